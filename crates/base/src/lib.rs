@@ -1,0 +1,13 @@
+//! Words that every other crate shares: time, randomness and identifiers as parameters.
+//!
+//! Invariant: nothing here knows Kubernetes. The only reads of the machine's clock and entropy in the whole workspace
+//! are [`SystemClock`] and [`OsRng`]; everyone else takes a `&dyn Clock` or `&mut dyn Rng`.
+//!
+//! Reading order: [`clock`], [`rng`], [`id`].
+
+pub mod clock;
+pub mod id;
+pub mod rng;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use rng::{OsRng, Rng, SeededRng};

@@ -1,0 +1,2 @@
+//! netplan (pure): see ARCHITECTURE.md for its place.
+#![forbid(unsafe_code)]

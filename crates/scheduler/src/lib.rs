@@ -1,0 +1,2 @@
+//! scheduler (pure): see ARCHITECTURE.md for its place.
+#![forbid(unsafe_code)]
