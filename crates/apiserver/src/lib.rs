@@ -1,1 +1,21 @@
-//! apiserver: see ARCHITECTURE.md.
+//! The API server: HTTP in front, the revisioned store behind, one generic handler for all kinds between them.
+//!
+//!     request -> server (authn, authz, audit) -> request path and negotiation -> registry (admission, strategy, txn) -> store::Kv
+//!                                                        |                                                             |
+//!                                                        +-------- lists and watches <- cache of wire bytes <- watch --+
+//!
+//! Invariants: [I1] nothing else talks to the store; [I6] there is one handler for all kinds; [I8] the stored form is upstream's;
+//! an answered write is visible to every later read of this server.
+//!
+//! Reading order: [`config`], [`chain`], [`reader`], [`error`], [`body`].
+
+pub mod body;
+pub mod chain;
+pub mod config;
+pub mod error;
+pub mod reader;
+
+pub use chain::Identity;
+pub use config::ApiServerConfig;
+pub use error::ApiError;
+pub use reader::Reader;
