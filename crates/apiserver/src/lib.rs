@@ -7,12 +7,14 @@
 //! Invariants: [I1] nothing else talks to the store; [I6] there is one handler for all kinds; [I8] the stored form is upstream's;
 //! an answered write is visible to every later read of this server.
 //!
-//! Reading order: [`config`], [`chain`], [`reader`], [`error`], [`body`].
+//! Reading order: [`config`], [`chain`], [`reader`], [`error`], [`body`];
+//! then the security side: [`pki`].
 
 pub mod body;
 pub mod chain;
 pub mod config;
 pub mod error;
+pub mod pki;
 pub mod reader;
 
 pub use chain::Identity;

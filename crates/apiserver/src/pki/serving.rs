@@ -1,0 +1,152 @@
+//! TLS of the API server's listener: a certificate that can be replaced while serving, client certificates by choice.
+//!
+//! In: a [`Credential`]. Out: a `rustls::ServerConfig` for the life of the process, and [`ClientCertificates`], which
+//! tells afterwards whether the certificate a peer showed is one of ours.
+//!
+//! Invariant: the handshake accepts any client certificate whose key the peer proves to hold, as upstream's does. Whether
+//! it means anything is decided per request by [`ClientCertificates::verify`]: a foreign certificate is answered with
+//! 401 and a Status that clients can read, not with a broken connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use base::Clock;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
+
+use super::{Authority, Credential, PkiError};
+
+/// The listener's TLS side.
+pub struct ServerTls {
+    config: Arc<ServerConfig>,
+    certificate: Arc<CurrentCertificate>,
+}
+
+impl ServerTls {
+    /// TLS 1.2 and 1.3, ALPN `h2` and `http/1.1`.
+    pub fn new(credential: &Credential) -> Result<Arc<Self>, PkiError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let certified = certified_key(&provider, credential)?;
+        let certificate = Arc::new(CurrentCertificate(ArcSwap::from_pointee(certified)));
+        let tls_error = |source| PkiError::Tls { subject: "kube-apiserver".to_owned(), source };
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(tls_error)?
+            .with_client_cert_verifier(Arc::new(AnyClientCertificate(provider)))
+            .with_cert_resolver(Arc::clone(&certificate) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(Self { config: Arc::new(config), certificate }))
+    }
+
+    /// For `tokio_rustls::TlsAcceptor`.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
+    /// New handshakes use `credential`; open connections go on with the old one.
+    pub fn replace(&self, credential: &Credential) -> Result<(), PkiError> {
+        let provider = self.config.crypto_provider();
+        self.certificate.0.store(Arc::new(certified_key(provider, credential)?));
+        Ok(())
+    }
+}
+
+fn certified_key(provider: &CryptoProvider, credential: &Credential) -> Result<CertifiedKey, PkiError> {
+    let tls_error = |source| PkiError::Tls { subject: "the serving certificate".to_owned(), source };
+    let general = |error: rustls::pki_types::pem::Error| tls_error(rustls::Error::General(error.to_string()));
+    let chain = CertificateDer::pem_slice_iter(credential.certificate_pem.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(general)?;
+    let key = PrivateKeyDer::from_pem_slice(credential.key_pem.as_bytes()).map_err(general)?;
+    CertifiedKey::from_der(chain, key, provider).map_err(tls_error)
+}
+
+#[derive(Debug)]
+struct CurrentCertificate(ArcSwap<CertifiedKey>);
+
+impl ResolvesServerCert for CurrentCertificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+/// Asks for a client certificate and checks only that the peer holds its key.
+#[derive(Debug)]
+struct AnyClientCertificate(Arc<CryptoProvider>);
+
+impl ClientCertVerifier for AnyClientCertificate {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Judges the certificates that peers showed, against one CA and the clock.
+#[derive(Clone)]
+pub struct ClientCertificates {
+    verifier: Arc<dyn ClientCertVerifier>,
+    clock: Arc<dyn Clock>,
+}
+
+impl ClientCertificates {
+    pub fn new(ca: &Authority, clock: Arc<dyn Clock>) -> Result<Self, PkiError> {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(ca.certificate_der().clone())
+            .map_err(|source| PkiError::Tls { subject: "the cluster CA".to_owned(), source })?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .map_err(|source| PkiError::Verifier { source })?;
+        Ok(Self { verifier, clock })
+    }
+
+    /// Whether `chain` (leaf first) leads to the CA, is valid now and meant for clients. The error is for logs.
+    pub fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+        let (leaf, intermediates) = chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+        let seconds = u64::try_from(self.clock.now().as_second()).unwrap_or(0);
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        self.verifier.verify_client_cert(leaf, intermediates, now).map(|_verified| ())
+    }
+}
