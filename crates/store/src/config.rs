@@ -1,0 +1,53 @@
+//! Settings of a store, already parsed; only the binary reads flags and files [I7].
+
+use std::time::Duration;
+
+/// How a store behaves. `Config::default()` is what production uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Identity that the files must carry. `None`: that of the directory, or a new random one for an empty directory.
+    pub cluster_id: Option<u64>,
+    pub member_id: Option<u64>,
+    /// Keys, values and history together may take so much memory (payload and bookkeeping).
+    pub quota_bytes: u64,
+    /// A transaction may be so large, keys, values and compares together.
+    pub request_bytes_max: usize,
+    /// Operations in one transaction, nested ones included.
+    pub operations_max: usize,
+    /// Writes that are not answered yet may be so large together; further writers wait.
+    pub in_flight_bytes_max: usize,
+    /// Every interval the history is compacted to the revision that was newest one interval ago, so history reaches back
+    /// between one and two intervals. `Duration::ZERO` turns automatic compaction off.
+    pub compaction_interval: Duration,
+    /// History is compacted earlier if it holds more revisions than this.
+    pub history_revisions_max: i64,
+    /// A new log segment is begun when the last one reaches this size.
+    pub segment_bytes: u64,
+    /// A checkpoint is written once the log has grown by this much and by the size of the last checkpoint.
+    pub checkpoint_log_bytes: u64,
+    /// Disk space held back, so that deletes can be logged when the disk is full.
+    pub reserve_bytes: u64,
+    /// How often the store looks at its clock (leases, compaction, space).
+    pub tick_interval: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cluster_id: None,
+            member_id: None,
+            quota_bytes: 8 << 30,
+            // The API server accepts bodies of 3 MiB; the stored form may be a little larger.
+            request_bytes_max: 4 << 20,
+            operations_max: 1024,
+            in_flight_bytes_max: 64 << 20,
+            // The API server of Kubernetes compacts every 5 minutes; clients and the conformance suite count on it.
+            compaction_interval: Duration::from_secs(300),
+            history_revisions_max: 1_000_000,
+            segment_bytes: 64 << 20,
+            checkpoint_log_bytes: 32 << 20,
+            reserve_bytes: 16 << 20,
+            tick_interval: Duration::from_millis(100),
+        }
+    }
+}

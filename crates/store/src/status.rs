@@ -1,0 +1,110 @@
+//! Figures of a running store as plain values, for metrics, conditions and `holdfast doctor`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The store as it stands.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Status {
+    pub cluster_id: u64,
+    pub member_id: u64,
+    /// Newest applied revision; exported as `etcd_debugging_mvcc_current_revision`.
+    pub revision: i64,
+    /// Exported as `etcd_debugging_mvcc_compact_revision`.
+    pub compact_revision: i64,
+    /// Raft's positions: last entry proposed, made durable here, committed, applied.
+    pub term: u64,
+    pub last_index: u64,
+    pub persisted_index: u64,
+    pub committed_index: u64,
+    pub applied_index: u64,
+    /// Keys that exist now; exported as `etcd_debugging_mvcc_keys_total`.
+    pub keys: u64,
+    /// Memory of keys, values and history; exported as `etcd_mvcc_db_total_size_in_bytes`.
+    pub db_bytes: u64,
+    /// Of that, the newest state alone; exported as `etcd_mvcc_db_total_size_in_use_in_bytes`.
+    pub live_bytes: u64,
+    /// Exported as `etcd_server_quota_backend_bytes`.
+    pub quota_bytes: u64,
+    pub leases: u64,
+    /// Open watches; exported as `etcd_debugging_mvcc_watcher_total`.
+    pub watchers: u64,
+    /// Writes that are not answered yet; exported as `etcd_server_proposals_pending`.
+    pub pending_proposals: u64,
+    /// Exported as `etcd_disk_wal_fsync_duration_seconds`.
+    pub wal_fsync_seconds: Histogram,
+    /// Entries made durable by one fsync.
+    pub wal_batch_entries: Histogram,
+    /// Exported as `etcd_disk_backend_snapshot_duration_seconds`.
+    pub checkpoint_seconds: Histogram,
+    pub checkpoint_index: u64,
+    pub checkpoint_bytes: u64,
+    /// Log bytes since the last checkpoint.
+    pub log_bytes: u64,
+    /// The disk is full: only writes that do not grow are accepted.
+    pub disk_full: bool,
+    /// A WAL write has been under way for so long; zero if none is.
+    pub wal_write_pending: Duration,
+    /// Why the store does not write any more.
+    pub stopped: Option<Arc<str>>,
+}
+
+/// A cumulative histogram in Prometheus' sense.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Histogram {
+    /// Upper bounds, ascending; one more bucket without a bound follows.
+    pub bounds: &'static [f64],
+    /// Observations per bucket (not cumulated); one longer than `bounds`.
+    pub counts: Vec<u64>,
+    pub sum: f64,
+    pub count: u64,
+}
+
+/// etcd's buckets for `etcd_disk_wal_fsync_duration_seconds`: 1 ms doubling to 8.192 s.
+const SECONDS: &[f64] =
+    &[0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192];
+
+const ENTRIES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0];
+
+impl Histogram {
+    /// For latencies in seconds.
+    pub fn seconds() -> Self {
+        Self::new(SECONDS)
+    }
+
+    /// For batch sizes.
+    pub fn entries() -> Self {
+        Self::new(ENTRIES)
+    }
+
+    fn new(bounds: &'static [f64]) -> Self {
+        Self { bounds, counts: vec![0; bounds.len() + 1], sum: 0.0, count: 0 }
+    }
+
+    pub fn observe(&mut self, value: f64) {
+        let bucket = self.bounds.partition_point(|bound| *bound < value);
+        self.counts[bucket] += 1;
+        self.sum += value;
+        self.count += 1;
+    }
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self::seconds()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn observations_land_in_the_bucket_whose_bound_holds_them() {
+        let mut h = Histogram::seconds();
+        for value in [0.001, 0.0011, 0.8, 100.0] {
+            h.observe(value);
+        }
+        assert_eq!((h.counts[0], h.counts[1], h.counts[10], h.counts[14], h.count), (1, 1, 1, 1, 4));
+    }
+}
