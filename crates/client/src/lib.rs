@@ -9,17 +9,23 @@
 //!
 //! Invariant [I4]: nothing here knows a particular controller; a controller is a row of a registry elsewhere.
 //!
-//! Reading order: [`connect`], [`informer`], [`informers`], [`recorder`].
+//! Reading order: [`connect`], [`informer`], [`informers`], [`recorder`], [`runner`], [`apply`], [`everything`].
 #![forbid(unsafe_code)]
 
+pub mod apply;
 pub mod connect;
+pub mod everything;
 pub mod informer;
 pub mod informers;
 pub mod recorder;
+pub mod runner;
+mod write_batch;
 
+pub use apply::{WriteError, apply_write};
 pub use connect::{Credentials, RemoteError, RemoteSpec, in_process, remote};
 pub use informer::{Changes, Informer, Observed};
 pub use informers::Informers;
 pub use kube::runtime::watcher::Config as WatchConfig;
 pub use reconcile::{Cache, Change, Event, EventKind, Key, Object};
 pub use recorder::EventRecorder;
+pub use runner::{Runner, Stopped};

@@ -7,6 +7,7 @@ use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::graph::Graph;
 use crate::object::{Key, Object, ResourceId};
 
 /// All objects of one kind that have been seen, by namespace, name and owner. Cheap to read from many threads.
@@ -241,12 +242,22 @@ impl<K: Object> AnyCache for Cache<K> {
 pub struct View {
     caches: HashMap<TypeId, Arc<dyn AnyCache>>,
     by_resource: BTreeMap<(String, String), TypeId>,
+    graph: Arc<Graph>,
 }
 
 impl View {
     pub fn add<K: Object>(&mut self, cache: Arc<Cache<K>>) {
         self.by_resource.insert((K::GROUP.to_owned(), K::URL_PATH_SEGMENT.to_owned()), TypeId::of::<K>());
         self.caches.insert(TypeId::of::<K>(), cache);
+    }
+
+    pub fn set_graph(&mut self, graph: Arc<Graph>) {
+        self.graph = graph;
+    }
+
+    /// Everything's metadata; empty unless the controller watches everything.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
     }
 
     pub fn has<K: Object>(&self) -> bool {

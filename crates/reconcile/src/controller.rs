@@ -8,12 +8,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::cache::View;
+use crate::graph::{Graph, GraphChange};
 use crate::object::{Key, Object, ResourceId};
 use crate::plan::{Observed, Plan};
 
 /// A controller: a key in, a plan out.
 pub trait Controller: Send + Sync + 'static {
-    /// What the planner remembers of a key between plans, lost on restart. `()` for most.
+    /// What the planner remembers of a key between plans. `()` for most. Lost on restart, and once a plan for the key is
+    /// empty and asks for no requeue.
     type Memory: Default + Send + 'static;
 
     /// Upstream's name of the controller, such as `replicaset-controller`: the source of its Events.
@@ -37,6 +39,9 @@ pub trait Controller: Send + Sync + 'static {
 pub trait Watches {
     /// `keys` is called for the old and the new state of every object that changes.
     fn watch<K: Object>(&mut self, keys: fn(&K, &View) -> Vec<Key>);
+
+    /// Watches the metadata of every object of every kind; the view then has a graph.
+    fn watch_everything(&mut self, keys: fn(&GraphChange, &Graph) -> Vec<Key>);
 }
 
 /// Receives controllers; a registry function calls it once for each.

@@ -11,12 +11,13 @@
 //! Level-triggered: a key goes in, the cached view comes out of [`View`], and the plan depends on nothing else but the
 //! time and the planner's own memory. Nothing here does IO or reads a clock.
 //!
-//! Reading order: [`object`], [`cache`], [`plan`], [`controller`], [`queue`], [`expectations`].
+//! Reading order: [`object`], [`cache`], [`graph`], [`plan`], [`controller`], [`queue`], [`expectations`].
 #![forbid(unsafe_code)]
 
 pub mod cache;
 pub mod controller;
 pub mod expectations;
+pub mod graph;
 pub mod object;
 pub mod plan;
 pub mod queue;
