@@ -1,1 +1,13 @@
-//! netd: see ARCHITECTURE.md.
+//! netd: the node's network. API objects in; Pod links, nftables rules and DNS answers out.
+//!
+//!     kubelet -> runtime -> [`cni`] (own process): link, address, host ports
+//!     [`setup`]: gateway, forwarding, CNI configuration, once at start
+//!     Services, EndpointSlices --(informers)--> netplan --> [`nft`]
+//!
+//! Reading order: [`setup`], [`cni`], [`nft`], [`netlink`], [`netns`].
+
+pub mod cni;
+pub mod netlink;
+pub mod netns;
+pub mod nft;
+pub mod setup;
