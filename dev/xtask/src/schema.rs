@@ -37,7 +37,11 @@ const SPEC: &str = "kubernetes@v1.37.2/api/openapi-spec";
 /// Every package in the table, in the order in which it is written.
 const PACKAGES: &[Package] = &[
     package("api@v0.37.2/admission/v1", "k8s.io.api.admission.v1", "admission.k8s.io/v1"),
-    package("api@v0.37.2/admissionregistration/v1", "k8s.io.api.admissionregistration.v1", "admissionregistration.k8s.io/v1"),
+    package(
+        "api@v0.37.2/admissionregistration/v1",
+        "k8s.io.api.admissionregistration.v1",
+        "admissionregistration.k8s.io/v1",
+    ),
     package("api@v0.37.2/apidiscovery/v2", "k8s.io.api.apidiscovery.v2", "apidiscovery.k8s.io/v2"),
     package("api@v0.37.2/apps/v1", "k8s.io.api.apps.v1", "apps/v1"),
     package("api@v0.37.2/authentication/v1", "k8s.io.api.authentication.v1", "authentication.k8s.io/v1"),

@@ -98,7 +98,8 @@ fn tag_value<'a>(tags: &'a str, key: &str) -> Option<&'a str> {
 fn named_type(ty: &str) -> Option<String> {
     const BUILT_IN: &[&str] = &["string", "bool", "int", "int32", "int64", "float64", "byte", "[]byte"];
     let element = ty.trim_start_matches('*').trim_start_matches("[]");
-    let element = element.strip_prefix("map[").and_then(|rest| rest.split_once(']')).map_or(element, |(_, value)| value);
+    let element =
+        element.strip_prefix("map[").and_then(|rest| rest.split_once(']')).map_or(element, |(_, value)| value);
     if BUILT_IN.contains(&element) || element.starts_with("[]") {
         return None;
     }
