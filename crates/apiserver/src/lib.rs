@@ -1,20 +1,25 @@
 //! The API server: HTTP in front, the revisioned store behind, one generic handler for all kinds between them.
 //!
+//! ```text
 //!     request -> server (authn, authz, audit) -> request path and negotiation -> registry (admission, strategy, txn) -> store::Kv
 //!                                                        |                                                             |
 //!                                                        +-------- lists and watches <- cache of wire bytes <- watch --+
+//! ```
 //!
 //! Invariants: [I1] nothing else talks to the store; [I6] there is one handler for all kinds; [I8] the stored form is upstream's;
 //! an answered write is visible to every later read of this server.
 //!
 //! Reading order: [`config`], [`chain`], [`reader`], [`error`], [`body`];
-//! then the security side: [`pki`].
+//! then the security side: [`pki`], [`authn`], [`authz`], [`rbac`].
 
+pub mod authn;
+pub mod authz;
 pub mod body;
 pub mod chain;
 pub mod config;
 pub mod error;
 pub mod pki;
+pub mod rbac;
 pub mod reader;
 
 pub use chain::Identity;
