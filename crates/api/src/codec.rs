@@ -1,7 +1,9 @@
 //! JSON <-> protobuf over the schema table: the three forms of an object are JSON bytes, protobuf bytes and `Value`.
 //!
+//! ```text
 //!     JSON bytes --decode_json--> Value --encode_proto--> protobuf (what the store holds, in an envelope)
 //!     protobuf --decode_proto--> Value,   protobuf --transcode_json--> JSON bytes (streaming, no Value)
+//! ```
 //!
 //! Invariants: any input gives a result or an error, never a panic; nesting is bounded; `transcode_json` and
 //! `decode_proto` give the same document; JSON -> protobuf -> JSON is a fixed point; what is printed for absent and zero

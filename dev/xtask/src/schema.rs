@@ -61,6 +61,8 @@ const PACKAGES: &[Package] = &[
     package("api@v0.37.2/rbac/v1", "k8s.io.api.rbac.v1", "rbac.authorization.k8s.io/v1"),
     package("api@v0.37.2/resource/v1", "k8s.io.api.resource.v1", "resource.k8s.io/v1"),
     package("api@v0.37.2/scheduling/v1", "k8s.io.api.scheduling.v1", "scheduling.k8s.io/v1"),
+    // Not served: batch/v1 uses its types.
+    package("api@v0.37.2/scheduling/v1alpha3", "k8s.io.api.scheduling.v1alpha3", "-"),
     package("api@v0.37.2/storage/v1", "k8s.io.api.storage.v1", "storage.k8s.io/v1"),
     package("api@v0.37.2/storagemigration/v1", "k8s.io.api.storagemigration.v1", "storagemigration.k8s.io/v1"),
     package(

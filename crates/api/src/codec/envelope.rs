@@ -36,7 +36,7 @@ pub fn unwrap(bytes: &[u8]) -> Result<Unknown<'_>, ProtoError> {
     let bytes = bytes.strip_prefix(MAGIC).ok_or(ProtoError::Envelope("the magic prefix is missing"))?;
     let mut unknown = Unknown::default();
     let mut reader = Reader::new(bytes);
-    while let Some((tag, value)) = reader.next()? {
+    while let Some((tag, value)) = reader.read()? {
         let Wire::Bytes(value) = value else { return Err(ProtoError::Mismatch) };
         match tag {
             1 => read_type_meta(value, &mut unknown)?,
@@ -51,7 +51,7 @@ pub fn unwrap(bytes: &[u8]) -> Result<Unknown<'_>, ProtoError> {
 
 fn read_type_meta<'a>(bytes: &'a [u8], unknown: &mut Unknown<'a>) -> Result<(), ProtoError> {
     let mut reader = Reader::new(bytes);
-    while let Some((tag, value)) = reader.next()? {
+    while let Some((tag, value)) = reader.read()? {
         match (tag, value) {
             (1, Wire::Bytes(value)) => unknown.api_version = text(value)?,
             (2, Wire::Bytes(value)) => unknown.kind = text(value)?,

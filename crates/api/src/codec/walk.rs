@@ -78,7 +78,7 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
         let start = self.occurrences.len();
         for fragment in fragments {
             let mut reader = Reader::new(fragment);
-            while let Some((tag, value)) = reader.next()? {
+            while let Some((tag, value)) = reader.read()? {
                 if let Some(position) = message.position_of_tag(tag) {
                     self.occurrences.push((position as u16, value));
                 }
@@ -258,7 +258,7 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
         let (mut seconds, mut nanos, mut set) = (0i64, 0i32, false);
         for fragment in fragments {
             let mut reader = Reader::new(fragment);
-            while let Some((tag, value)) = reader.next()? {
+            while let Some((tag, value)) = reader.read()? {
                 set = true;
                 match (tag, value) {
                     (1, Wire::Varint(value)) => seconds = value as i64,
@@ -287,7 +287,7 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
         let (mut kind, mut int, mut string) = (0, 0i32, &b""[..]);
         for fragment in fragments {
             let mut reader = Reader::new(fragment);
-            while let Some((tag, value)) = reader.next()? {
+            while let Some((tag, value)) = reader.read()? {
                 match (tag, value) {
                     (1, Wire::Varint(value)) => kind = value,
                     (2, Wire::Varint(value)) => int = value as i32,
@@ -307,7 +307,7 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
         let mut any = false;
         for fragment in fragments {
             let mut reader = Reader::new(fragment);
-            while let Some((tag, value)) = reader.next()? {
+            while let Some((tag, value)) = reader.read()? {
                 if let (1, Wire::Bytes(value)) = (tag, value) {
                     if !any {
                         self.sink.begin_array();
@@ -333,7 +333,7 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
         let (mut schemas, mut others, mut allows) = (Vec::new(), Vec::new(), false);
         for fragment in fragments {
             let mut reader = Reader::new(fragment);
-            while let Some((tag, value)) = reader.next()? {
+            while let Some((tag, value)) = reader.read()? {
                 match value {
                     Wire::Bytes(bytes) if tag == schema_tag => schemas.push(bytes),
                     Wire::Bytes(bytes) => others.push(bytes),
@@ -387,7 +387,7 @@ fn is_empty_scalar(ty: Type, wire: Wire<'_>) -> bool {
 fn map_entry(wire: Wire<'_>) -> Result<(&[u8], Option<Wire<'_>>), ProtoError> {
     let mut reader = Reader::new(bytes(Some(wire))?);
     let (mut key, mut value) = (&b""[..], None);
-    while let Some((tag, wire)) = reader.next()? {
+    while let Some((tag, wire)) = reader.read()? {
         match tag {
             1 => key = bytes(Some(wire))?,
             2 => value = Some(wire),
@@ -402,7 +402,7 @@ fn last_bytes<'a>(fragments: &[&'a [u8]], wanted: u32) -> Result<Option<&'a [u8]
     let mut found = None;
     for fragment in fragments {
         let mut reader = Reader::new(fragment);
-        while let Some((tag, value)) = reader.next()? {
+        while let Some((tag, value)) = reader.read()? {
             if tag == wanted {
                 found = Some(bytes(Some(value))?);
             }

@@ -26,7 +26,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next occurrence, `None` at the end.
-    pub fn next(&mut self) -> Result<Option<(u32, Wire<'a>)>, ProtoError> {
+    pub fn read(&mut self) -> Result<Option<(u32, Wire<'a>)>, ProtoError> {
         if self.rest.is_empty() {
             return Ok(None);
         }

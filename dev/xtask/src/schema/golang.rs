@@ -45,9 +45,9 @@ pub fn read_structs(dir: &Path) -> Result<BTreeMap<String, GoStruct>, String> {
 fn parse_file(text: &str, structs: &mut BTreeMap<String, GoStruct>) {
     let mut current: Option<(String, GoStruct)> = None;
     for line in text.lines() {
-        if let Some(rest) = line.strip_prefix("type ")
-            && let Some(name) = rest.strip_suffix(" struct {")
-        {
+        if let Some(name) = line.strip_prefix("type ").and_then(|rest| rest.strip_suffix(" struct{}")) {
+            structs.insert(name.to_string(), GoStruct::default());
+        } else if let Some(name) = line.strip_prefix("type ").and_then(|rest| rest.strip_suffix(" struct {")) {
             current = Some((name.to_string(), GoStruct::default()));
         } else if line == "}" {
             if let Some((name, decl)) = current.take() {
