@@ -1,20 +1,43 @@
 //! The store: revisioned bytes, durable, watched. It never learns what a Pod is [I3].
 //!
-//! Reading order: [`kv`] (the contract), [`watch`], [`error`], [`config`], [`status`]; [`disk`], [`real_disk`].
+//!     Kv::txn --> check --> driver: propose --> log thread: write + fdatasync (group commit)
+//!                             |                     |
+//!                             |   apply <-- commit <+ durable
+//!                             v
+//!                 publish an immutable State --> Kv::range, Watch (read the history), checkpoint thread
+//!
+//! Invariants: an acknowledged write is durable [I10]; readers see applied, that is durable, state only; nothing that serves
+//! reads, watches or leases ever waits for the disk; every queue is bounded [I11].
+//!
+//! Reading order: [`kv`] (the contract), [`watch`], [`error`], [`config`], [`status`]; `store` (the front), `driver`, `member`
+//! (consensus), `machine` and `mvcc` (state), `txn`, `watchers`, `lease`, `housekeeping`; then the files: [`disk`], `frame`,
+//! `record`, `wal`, `checkpoint`, `recovery`, `log_worker`, `threads`; [`sim_disk`] for tests.
 
 pub mod config;
 pub mod disk;
 pub mod error;
 pub mod kv;
+pub mod sim_disk;
 pub mod status;
 pub mod watch;
 
+mod checkpoint;
 mod command;
+mod driver;
+mod frame;
+mod housekeeping;
+mod lease;
+mod log_worker;
 mod machine;
+mod member;
 mod mvcc;
 mod real_disk;
+mod record;
+mod recovery;
 mod store;
+mod threads;
 mod txn;
+mod wal;
 mod watchers;
 mod wire;
 
@@ -26,6 +49,7 @@ pub use kv::{
     Target, Txn, TxnResponse, in_range, prefix_end,
 };
 pub use real_disk::RealDisk;
+pub use sim_disk::SimDisk;
 pub use status::{Histogram, Status};
 pub use store::Store;
 pub use watch::{Event, EventKind, Watch, WatchBatch, WatchRequest, WatchSource};

@@ -136,6 +136,11 @@ impl Machine {
         !self.garbage.is_empty()
     }
 
+    /// Whether [`Self::clean_up`] has something to do.
+    pub(crate) fn has_garbage(&self) -> bool {
+        !self.garbage.is_empty()
+    }
+
     fn prune(&mut self, key: &[u8]) {
         // Most keys have nothing to prune; looking first spares copying shared nodes.
         if !matches!(self.state.keys.get(key), Some(Versions::Many(_))) {
@@ -294,11 +299,13 @@ impl Rebuild {
     }
 
     /// The events of the compaction revision itself: their effect is in the base, but a watch may still ask for them.
-    pub(crate) fn first_events(&mut self, changes: Vec<KeyValue>) {
-        let event = |kv: KeyValue| {
-            let kv = self.state.newest(&kv.key).filter(|_| kv.version > 0).cloned().unwrap_or_else(|| Arc::new(kv));
-            let kind = if kv.version > 0 { EventKind::Put } else { EventKind::Delete };
-            Event { kind, kv, prev_kv: None }
+    pub(crate) fn first_events(&mut self, changes: Vec<KeyValue>, revision: i64) {
+        let event = |change: KeyValue| match self.state.newest(&change.key).filter(|_| change.version > 0) {
+            Some(kv) => Event { kind: EventKind::Put, kv: Arc::clone(kv), prev_kv: None },
+            None => {
+                let kv = KeyValue { mod_revision: revision, version: 0, ..change };
+                Event { kind: EventKind::Delete, kv: Arc::new(kv), prev_kv: None }
+            }
         };
         let events: Arc<[Event]> = changes.into_iter().map(event).collect();
         self.state.log.push_back(events);

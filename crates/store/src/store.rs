@@ -1,57 +1,173 @@
 //! The embedded store: opens a data directory and answers [`Kv`].
+//!
+//! Reads and watches are answered from the published state, on the caller's own thread. Writes go to the driver and are
+//! answered when they are durable and applied. What is bounded: the bytes of writes under way ([`Config`]); more writers wait.
 
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
-use base::Clock;
+use base::{Clock, OsRng, Rng};
 use futures::future::{BoxFuture, FutureExt, ready};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::command::Command;
 use crate::config::Config;
-use crate::disk::Disk;
+use crate::disk::{Disk, LockError};
+use crate::driver::{Driver, Message, Reply};
 use crate::error::{KvError, OpenError};
+use crate::frame::Identity;
 use crate::kv::{Kv, LeaseGranted, LeaseStatus, RangeRequest, RangeResponse, Txn, TxnResponse};
-use crate::machine::{Machine, Outcome};
-use crate::mvcc::State;
+use crate::log_worker::LogWorker;
+use crate::machine::{Outcome, is_read_only, read_txn};
+use crate::record::encode_command;
+use crate::recovery::recover;
 use crate::status::Status;
+use crate::threads::{Parts, spawn_threads};
 use crate::txn::check_request;
+use crate::wal::Wal;
 use crate::watch::{Watch, WatchRequest};
 use crate::watchers::Published;
 
+/// A write counts for so many bytes at least towards the bound on writes under way.
+const PROPOSAL_BYTES_MIN: usize = 1024;
+/// etcd's bound: leases longer than 285 years make no sense and would overflow.
+const TTL_SECONDS_MAX: i64 = 9_000_000_000;
+
+/// A store on one data directory; share it as `Arc<Store>`.
+///
+/// [`Store::close`] or dropping it waits until the writes under way are durable and the directory is free for another
+/// instance.
 pub struct Store {
     config: Config,
     published: Arc<Published>,
-    machine: Mutex<(u64, Machine)>,
+    inbox: Sender<Message>,
+    /// Bytes of writes that may still be begun.
+    room: Arc<Semaphore>,
+    stopped: watch::Receiver<Option<Arc<str>>>,
+    driver: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Store {
-    pub fn open(config: Config, _disk: Arc<dyn Disk>, _clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let state = State::new();
-        let published = Published::new(state.clone());
-        Ok(Self { config, published, machine: Mutex::new((0, Machine::new(state))) })
+    /// Takes the directory and recovers what it holds. Blocks on the disk: call it before serving.
+    pub fn open(config: Config, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let lock = disk.lock().map_err(|error| match error {
+            LockError::Held { pid } => OpenError::InUse { directory: disk.describe(), pid },
+            LockError::Io(source) => OpenError::Io { operation: "lock", file: disk.describe(), source },
+        })?;
+        let mut rng = OsRng;
+        let fresh = Identity { cluster: rng.next_u64() | 1, member: rng.next_u64() | 1 };
+        let mut recovered = recover(&disk, (config.cluster_id, config.member_id), fresh)?;
+        let identity = recovered.identity;
+        let log_end = std::mem::take(&mut recovered.log_end);
+        let wal = Wal::new(Arc::clone(&disk), identity, config.segment_bytes, log_end);
+        let log = LogWorker::new(wal, Arc::clone(&clock), config.reserve_bytes);
+        let published = Published::new(recovered.machine.state().clone());
+        let driver = Driver::new(config.clone(), Arc::clone(&clock), recovered, Arc::clone(&published));
+        let stopped = driver.stopped();
+        let tick_interval = config.tick_interval;
+        let (inbox, thread) = spawn_threads(Parts { driver, log, disk, lock, identity, clock, tick_interval })?;
+        let room = Arc::new(Semaphore::new(config.in_flight_bytes_max));
+        Ok(Self { config, published, inbox, room, stopped, driver: Mutex::new(Some(thread)) })
     }
 
-    fn apply(&self, command: &Command) -> Result<Outcome, KvError> {
-        let mut guard = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
-        guard.0 += 1;
-        let index = guard.0;
-        let outcome = guard.1.apply(index, 1, command);
-        self.published.publish(guard.1.state().clone());
-        guard.1.clean_up(1000);
-        outcome
+    /// Ends the store: waits until the writes under way are durable and all threads have ended. Later requests fail with
+    /// `Stopped`, and so do open watches once they have delivered everything. Blocks; on a stuck disk for ever.
+    pub fn close(&self) {
+        // A driver that is gone needs no telling.
+        self.inbox.send(Message::Stop).ok();
+        let thread = self.driver.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the driver of the store has panicked");
+        }
+        self.published.watchers.stop(&"the store is closed".into());
+    }
+
+    /// Resolves, with the reason, when the store can't write any more because its disk has failed. The process should
+    /// end then and be started anew: recovery knows what is durable.
+    pub async fn failed(&self) -> Arc<str> {
+        let mut stopped = self.stopped.clone();
+        let reason = stopped.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        match reason {
+            Some(reason) => reason,
+            // The store was closed: it won't fail any more.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Makes the store look at its clock now, and waits until it has. For tests and simulations with a clock of their own.
+    pub async fn tick(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.inbox.send(Message::Tick { reply: Some(reply) }).is_ok() {
+            // A store that has ended has nothing to do at this time.
+            done.await.ok();
+        }
+    }
+
+    /// [`Kv::range`] without the future: reads never wait.
+    pub fn range_now(&self, request: &RangeRequest) -> Result<RangeResponse, KvError> {
+        self.published.state.load().range(request)
+    }
+
+    async fn propose(&self, command: Command) -> Result<Outcome, KvError> {
+        let body = encode_command(&command);
+        let weight = body.len().clamp(PROPOSAL_BYTES_MIN, self.config.in_flight_bytes_max.max(PROPOSAL_BYTES_MIN));
+        let weight = u32::try_from(weight).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.room).acquire_many_owned(weight).await.ok();
+        self.ask(|reply| Message::Propose { command, body, permit, reply }).await
+    }
+
+    async fn ask<T>(&self, message: impl FnOnce(Reply<T>) -> Message) -> Result<T, KvError> {
+        let (reply, answer) = oneshot::channel();
+        let closed = || KvError::Stopped { reason: "the store is closed".into() };
+        self.inbox.send(message(reply)).map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    async fn write_txn(&self, txn: Txn) -> Result<TxnResponse, KvError> {
+        check_request(&txn, &self.config)?;
+        if is_read_only(&txn) {
+            return read_txn(&self.published.state.load(), &txn);
+        }
+        match self.propose(Command::Txn(txn)).await? {
+            Outcome::Txn(response) => Ok(response),
+            _ => Err(mismatch()),
+        }
+    }
+
+    async fn grant(&self, id: i64, ttl_seconds: i64) -> Result<LeaseGranted, KvError> {
+        if !(1..=TTL_SECONDS_MAX).contains(&ttl_seconds) || id < 0 {
+            return Err(KvError::LeaseTtl { ttl_seconds });
+        }
+        match self.propose(Command::LeaseGrant { id, ttl_seconds }).await? {
+            Outcome::Granted(granted) => Ok(granted),
+            _ => Err(mismatch()),
+        }
+    }
+
+    async fn propose_done(&self, command: Command) -> Result<(), KvError> {
+        self.propose(command).await.map(|_| ())
+    }
+}
+
+/// The state machine answers every command in kind; this is for the compiler.
+fn mismatch() -> KvError {
+    KvError::Stopped { reason: "internal error: an answer of the wrong kind".into() }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
 impl Kv for Store {
     fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, KvError>> {
-        ready(self.published.state.load().range(&request)).boxed()
+        ready(self.range_now(&request)).boxed()
     }
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, KvError>> {
-        let answer = check_request(&txn, &self.config).and_then(|_| match self.apply(&Command::Txn(txn))? {
-            Outcome::Txn(response) => Ok(response),
-            _ => Ok(TxnResponse::default()),
-        });
-        ready(answer).boxed()
+        self.write_txn(txn).boxed()
     }
 
     fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Watch, KvError>> {
@@ -59,35 +175,23 @@ impl Kv for Store {
     }
 
     fn compact(&self, revision: i64) -> BoxFuture<'_, Result<(), KvError>> {
-        ready(self.apply(&Command::Compact { revision }).map(|_| ())).boxed()
+        self.propose_done(Command::Compact { revision }).boxed()
     }
 
     fn lease_grant(&self, id: i64, ttl_seconds: i64) -> BoxFuture<'_, Result<LeaseGranted, KvError>> {
-        let answer = self.apply(&Command::LeaseGrant { id, ttl_seconds }).map(|outcome| match outcome {
-            Outcome::Granted(granted) => granted,
-            _ => LeaseGranted { id, ttl_seconds },
-        });
-        ready(answer).boxed()
+        self.grant(id, ttl_seconds).boxed()
     }
 
     fn lease_revoke(&self, id: i64) -> BoxFuture<'_, Result<(), KvError>> {
-        ready(self.apply(&Command::LeaseRevoke { id }).map(|_| ())).boxed()
+        self.propose_done(Command::LeaseRevoke { id }).boxed()
     }
 
     fn lease_keep_alive(&self, id: i64) -> BoxFuture<'_, Result<i64, KvError>> {
-        ready(self.published.state.load().leases.get(&id).copied().ok_or(KvError::LeaseNotFound { id })).boxed()
+        self.ask(move |reply| Message::KeepAlive { id, reply }).boxed()
     }
 
     fn lease_time_to_live(&self, id: i64) -> BoxFuture<'_, Result<LeaseStatus, KvError>> {
-        let guard = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
-        let answer = match guard.1.state().leases.get(&id) {
-            None => Err(KvError::LeaseNotFound { id }),
-            Some(ttl) => {
-                let keys = guard.1.attached_keys(id);
-                Ok(LeaseStatus { id, granted_ttl_seconds: *ttl, remaining_seconds: *ttl, keys })
-            }
-        };
-        ready(answer).boxed()
+        self.ask(move |reply| Message::TimeToLive { id, reply }).boxed()
     }
 
     fn leases(&self) -> BoxFuture<'_, Result<Vec<i64>, KvError>> {
@@ -95,17 +199,6 @@ impl Kv for Store {
     }
 
     fn status(&self) -> BoxFuture<'_, Result<Status, KvError>> {
-        let state = self.published.state.load();
-        let status = Status {
-            revision: state.revision,
-            compact_revision: state.compact_revision,
-            applied_index: state.index,
-            keys: state.live_keys,
-            live_bytes: state.live_bytes,
-            db_bytes: state.total_bytes,
-            watchers: self.published.watchers.count(),
-            ..Status::default()
-        };
-        ready(Ok(status)).boxed()
+        self.ask(|reply| Message::Status { reply }).boxed()
     }
 }

@@ -181,17 +181,44 @@ fn collect_writes<'a>(
     Ok(())
 }
 
-/// How many bytes the puts of `txn` could add to the live state, counting both branches; none or less means that it
-/// only replaces, deletes or reads.
-pub(crate) fn growth(state: &State, txn: &Txn) -> i64 {
-    let of = |op: &Op| match op {
-        Op::Put(put) => {
-            let replaced = state.newest(&put.key).map(|kv| kv.value.len() as i64);
-            let added = if put.ignore_value { 0 } else { put.value.len() as i64 };
-            replaced.map_or(added + put.key.len() as i64 + 1, |replaced| added - replaced)
-        }
-        Op::Delete(_) | Op::Range(_) => 0,
-        Op::Txn(nested) => growth(state, nested),
-    };
-    txn.success.iter().map(of).sum::<i64>().max(txn.failure.iter().map(of).sum())
+/// What a transaction could add.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Growth {
+    /// It may put something: history grows.
+    pub(crate) puts: bool,
+    /// So many bytes may be added to the live state; negative if it shrinks.
+    pub(crate) live_bytes: i64,
+}
+
+impl Growth {
+    pub(crate) fn of_lease() -> Self {
+        Self { puts: true, live_bytes: 1 }
+    }
+}
+
+/// The growth of the branch that grows more.
+pub(crate) fn growth(state: &State, txn: &Txn) -> Growth {
+    let (success, failure) = (branch_growth(state, &txn.success), branch_growth(state, &txn.failure));
+    Growth { puts: success.puts || failure.puts, live_bytes: success.live_bytes.max(failure.live_bytes) }
+}
+
+fn branch_growth(state: &State, branch: &[Op]) -> Growth {
+    let mut sum = Growth { puts: false, live_bytes: 0 };
+    for op in branch {
+        let of = match op {
+            Op::Put(put) => Growth { puts: true, live_bytes: put_growth(state, put) },
+            Op::Delete(_) | Op::Range(_) => continue,
+            Op::Txn(nested) => growth(state, nested),
+        };
+        sum = Growth { puts: sum.puts || of.puts, live_bytes: sum.live_bytes + of.live_bytes };
+    }
+    sum
+}
+
+fn put_growth(state: &State, put: &Put) -> i64 {
+    match state.newest(&put.key) {
+        Some(_) if put.ignore_value => 0,
+        Some(kv) => put.value.len() as i64 - kv.value.len() as i64,
+        None => (put.key.len() + put.value.len()) as i64 + 1,
+    }
 }
