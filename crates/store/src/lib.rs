@@ -23,6 +23,8 @@ pub mod watch;
 
 mod checkpoint;
 mod command;
+#[cfg(test)]
+mod crash_test;
 mod driver;
 mod frame;
 mod housekeeping;

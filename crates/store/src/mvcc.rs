@@ -204,21 +204,22 @@ impl Versions {
     /// Drops what no read at or after `compact_revision` can see. Returns the bytes freed, and whether nothing is left.
     pub(crate) fn prune(&mut self, key_len: u64, compact_revision: i64) -> (u64, bool) {
         let Self::Many(list) = self else { return (0, false) };
-        let superseded = list.iter().take_while(|version| version.revision() <= compact_revision).count();
+        let seen = list.iter().take_while(|version| version.revision() <= compact_revision).count();
+        // The newest of them is still seen, unless it says that the key does not exist: so says its absence.
+        let needed = seen > 0 && list.get(seen - 1).is_some_and(|version| version.kv().is_some());
         let mut freed = 0;
-        if superseded > 1 {
+        let superseded = seen - usize::from(needed);
+        if superseded > 0 {
             let list = Arc::make_mut(list);
-            for _ in 1..superseded {
+            for _ in 0..superseded {
                 freed += list.pop_front().map_or(0, |version| version.bytes(key_len));
             }
         }
         match (list.len(), list.front()) {
+            (0, _) => (freed, true),
             (1, Some(Version::Put(kv))) => {
                 *self = Self::One(Arc::clone(kv));
                 (freed, false)
-            }
-            (1, Some(gone @ Version::Deleted(revision))) if *revision <= compact_revision => {
-                (freed + gone.bytes(key_len), true)
             }
             _ => (freed, false),
         }
