@@ -1,2 +1,19 @@
-//! controllers (pure): see ARCHITECTURE.md for its place.
+//! controllers (pure): one module a controller, each a [`reconcile::Controller`]: a key and a cached view in, a plan out.
+//!
+//! ```text
+//!   registry::register_all(runner)        the rows
+//!     replicas     ReplicaSet, ReplicationController -> pods
+//!     deployment   Deployment -> ReplicaSets
+//! ```
+//!
+//! Invariants [I2] and [I9]: no IO; every plan is idempotent, which `reconcile::harness` proves for each controller.
+//! Adding one: docs/checklists/add-a-controller.md.
 #![forbid(unsafe_code)]
+
+pub mod claims;
+pub mod deployment;
+pub mod labels;
+mod numbers;
+pub mod registry;
+pub mod replicas;
+mod times;
