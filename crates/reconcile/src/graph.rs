@@ -107,6 +107,10 @@ impl Graph {
         self.read().nodes.get(uid).cloned()
     }
 
+    pub fn nodes(&self) -> Vec<Arc<Node>> {
+        self.read().nodes.values().cloned().collect()
+    }
+
     /// The objects that refer to this UID as an owner, whether or not it exists.
     pub fn dependents(&self, uid: &str) -> Vec<Arc<Node>> {
         let state = self.read();

@@ -11,13 +11,15 @@
 //! Level-triggered: a key goes in, the cached view comes out of [`View`], and the plan depends on nothing else but the
 //! time and the planner's own memory. Nothing here does IO or reads a clock.
 //!
-//! Reading order: [`object`], [`cache`], [`graph`], [`plan`], [`controller`], [`queue`], [`expectations`].
+//! Reading order: [`object`], [`cache`], [`graph`], [`plan`], [`controller`], [`queue`], [`expectations`], and for tests `harness`.
 #![forbid(unsafe_code)]
 
 pub mod cache;
 pub mod controller;
 pub mod expectations;
 pub mod graph;
+#[cfg(feature = "harness")]
+pub mod harness;
 pub mod object;
 pub mod plan;
 pub mod queue;

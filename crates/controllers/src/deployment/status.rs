@@ -87,9 +87,16 @@ impl Conditions {
         }
     }
 
+    /// Notes the new ReplicaSet where no condition speaks of it: there is none yet, or it says that another one is
+    /// done (we stopped between creating this one and noting it).
     pub(super) fn note_found(&mut self, name: &str) {
-        if self.deadline.is_some() && self.get(PROGRESSING).is_none() {
-            self.set(PROGRESSING, "True", "FoundNewReplicaSet", format!("Found new replica set {name:?}"));
+        let quoted = format!("{name:?}");
+        let is_of_another = |current: &DeploymentCondition| {
+            let message = current.message.as_deref().unwrap_or_default();
+            current.reason.as_deref() == Some(NEW_AVAILABLE) && !message.contains(&quoted)
+        };
+        if self.deadline.is_some() && self.get(PROGRESSING).is_none_or(is_of_another) {
+            self.set(PROGRESSING, "True", "FoundNewReplicaSet", format!("Found new replica set {quoted}"));
         }
     }
 
