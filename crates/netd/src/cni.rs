@@ -1,8 +1,10 @@
 //! The CNI plugin: the process that a container runtime starts for each sandbox. Environment and standard input in, one
 //! JSON document on standard output and an exit code out, as the CNI specification (0.3.0 to 1.1.0) lays down.
 //!
-//!     runtime --(CNI_COMMAND=ADD, conflist)--> [`run`] -> [`protocol`] parse -> [`pod`] wire | [`loopback`]
-//!                                                             [`ipam`] one file an address, [`hostport`] nft table
+//! ```text
+//! runtime --(CNI_COMMAND=ADD, conflist)--> [`run`] -> [`protocol`] parse -> [`pod`] wire | [`loopback`]
+//!                                                         [`ipam`] one file an address, [`hostport`] nft table
+//! ```
 //!
 //! Invariant: every command is idempotent, and a crash at any point leaves only what DEL or the next start of netd
 //! reclaims. Synchronous throughout: no runtime is started, since this is on the path of every Pod's start.

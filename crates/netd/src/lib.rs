@@ -1,8 +1,10 @@
 //! netd: the node's network. API objects in; Pod links, nftables rules and DNS answers out.
 //!
-//!     kubelet -> runtime -> [`cni`] (own process): link, address, host ports
-//!     [`setup`]: gateway, forwarding, CNI configuration, once at start
-//!     Services, EndpointSlices --(informers)--> netplan --> [`nft`]
+//! ```text
+//! kubelet -> runtime -> [`cni`] (own process): link, address, host ports
+//! [`setup`]: gateway, forwarding, CNI configuration, once at start
+//! Services, EndpointSlices --(informers)--> netplan --> [`nft`]
+//! ```
 //!
 //! Reading order: [`setup`], [`cni`], [`nft`], [`netlink`], [`netns`].
 

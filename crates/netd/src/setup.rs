@@ -3,7 +3,9 @@
 //!
 //! `hf0` is a bridge without ports: it only carries addresses (a dummy link would do, but not every kernel has one).
 //!
-//!     hf0: 10.42.0.1/32 (gateway of every Pod), 10.43.0.10/32 (DNS); route 10.43.0.0/16 dev hf0 src 10.42.0.1
+//! ```text
+//! hf0: 10.42.0.1/32 (gateway of every Pod), 10.43.0.10/32 (DNS); route 10.43.0.0/16 dev hf0 src 10.42.0.1
+//! ```
 //!
 //! The route gives Service addresses a way out of the host even without a default route, so that the output hook sees and
 //! translates them, and makes the host speak to Pods from an address they route back.
@@ -18,8 +20,8 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::cni;
-use crate::cni::protocol::Cidr;
 use crate::netlink::{Netlink, Route};
+use netplan::Cidr;
 
 /// The link that carries the node's gateway and DNS addresses.
 pub const GATEWAY_LINK: &str = "hf0";

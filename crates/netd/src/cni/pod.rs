@@ -1,6 +1,8 @@
 //! Wires a sandbox to the node: a veth pair, a routed /32 address, a default route by the node's gateway address.
 //!
-//!     sandbox: eth0 10.42.0.5/32, default via 10.42.0.1     host: hfv<hash>, route 10.42.0.5/32, no address
+//! ```text
+//! sandbox: eth0 10.42.0.5/32, default via 10.42.0.1     host: hfv<hash>, route 10.42.0.5/32, no address
+//! ```
 //!
 //! Each Pod link is a point-to-point route instead of a bridge port, so every packet between Pods is forwarded by the
 //! host and passes its filter and NAT hooks; a bridge would switch replies past them unless br_netfilter is loaded
@@ -12,10 +14,11 @@ use std::net::IpAddr;
 
 use super::hostport;
 use super::ipam::{Pool, Record};
-use super::protocol::{Attached, Call, Cidr, CniError};
+use super::protocol::{Attached, Call, CniError};
 use crate::netlink::{Link, Netlink, Route};
 use crate::netns::NetNs;
 use crate::setup::GATEWAY_LINK;
+use netplan::Cidr;
 
 /// Every host end of a Pod's link starts with this; `remove_all` and reclaiming go by it.
 pub const VETH_PREFIX: &str = "hfv";

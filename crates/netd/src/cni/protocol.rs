@@ -4,9 +4,10 @@
 //! documents carry the `cniVersion` of the caller.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
+use netplan::Cidr;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -93,55 +94,6 @@ pub struct Attachment {
     #[serde(rename = "containerID")]
     pub container_id: String,
     pub ifname: String,
-}
-
-/// An IPv4 prefix, `a.b.c.d/len`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Cidr {
-    pub network: Ipv4Addr,
-    pub prefix: u8,
-}
-
-impl Cidr {
-    /// The node's end of every Pod link: the first address.
-    pub fn gateway(self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.network.to_bits() + 1)
-    }
-
-    /// Addresses that Pods may get: all but the network's own, the gateway and the broadcast address.
-    pub fn hosts(self) -> impl Iterator<Item = Ipv4Addr> {
-        let first = self.network.to_bits();
-        let size = 1u64 << (32 - u32::from(self.prefix));
-        (2..size.saturating_sub(1)).map(move |offset| Ipv4Addr::from_bits(first + offset as u32))
-    }
-}
-
-impl std::fmt::Display for Cidr {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.network, self.prefix)
-    }
-}
-
-impl std::str::FromStr for Cidr {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let invalid = || format!("{text:?} is not an IPv4 prefix of length 8 to 30");
-        let (address, prefix) = text.split_once('/').ok_or_else(invalid)?;
-        let address: Ipv4Addr = address.parse().map_err(|_| invalid())?;
-        let prefix: u8 = prefix.parse().ok().filter(|len| (8..=30).contains(len)).ok_or_else(invalid)?;
-        let mask = u32::MAX << (32 - u32::from(prefix));
-        Ok(Self { network: Ipv4Addr::from_bits(address.to_bits() & mask), prefix })
-    }
-}
-
-impl TryFrom<String> for Cidr {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
 }
 
 impl Call {
@@ -300,16 +252,6 @@ mod tests {
         assert_eq!(call(&[add, ("CNI_CONTAINERID", "../x"), ("CNI_IFNAME", "eth0")], CONFIG).err(), Some(4));
         assert_eq!(call(&[add, ("CNI_CONTAINERID", "x"), ("CNI_IFNAME", "eth0")], CONFIG).err(), Some(4));
         assert_eq!(call(&[add], r#"{"cniVersion":"1.0.0","podCIDR":"10.0.0.0/40"}"#).err(), Some(6));
-    }
-
-    #[test]
-    fn a_prefix_yields_gateway_and_hosts() {
-        let cidr: Cidr = "10.42.3.77/24".parse().unwrap();
-        assert_eq!(cidr.to_string(), "10.42.3.0/24");
-        assert_eq!(cidr.gateway().to_string(), "10.42.3.1");
-        let hosts: Vec<_> = cidr.hosts().collect();
-        assert_eq!((hosts.len(), hosts[0].to_string()), (253, "10.42.3.2".to_owned()));
-        assert_eq!(hosts[252].to_string(), "10.42.3.254");
     }
 
     #[test]
