@@ -189,7 +189,7 @@ pub(crate) struct Loaded {
 pub(crate) fn read_checkpoint(disk: &dyn Disk, name: &str) -> Result<Loaded, OpenError> {
     let failed = |source| OpenError::Io { operation: "read", file: name.to_owned(), source };
     let file = disk.open(name).map_err(failed)?;
-    let bytes = file.len().map_err(failed)?;
+    let bytes = file.size().map_err(failed)?;
     let mut head = vec![0; HEADER_LEN];
     let got = file.read_at(0, &mut head).map_err(failed)?;
     let header = Header::decode(name, &head[..got])?.filter(|header| header.kind == FileKind::Checkpoint);

@@ -144,7 +144,7 @@ pub(crate) fn find_later_frame(data: &[u8], salt: u32, number: u64) -> Option<us
 
 /// The whole content of a file.
 pub(crate) fn read_all(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
-    let mut data = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
+    let mut data = vec![0; usize::try_from(file.size()?).map_err(io::Error::other)?];
     let n = file.read_at(0, &mut data)?;
     data.truncate(n);
     Ok(data)

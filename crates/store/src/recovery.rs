@@ -167,7 +167,7 @@ impl LogEnd {
         }
         let Some((name, header, valid, next_frame)) = &self.last else { return Ok((None, self.next_segment)) };
         let mut file = disk.open(name).map_err(|source| failed("open", name, source))?;
-        let len = file.len().map_err(|source| failed("read", name, source))?;
+        let len = file.size().map_err(|source| failed("read", name, source))?;
         if len > *valid as u64 {
             tracing::info!(file = name, from = valid, to = len, "cutting an incomplete write off the log");
             file.truncate(*valid as u64).map_err(|source| failed("truncate", name, source))?;

@@ -56,6 +56,8 @@ struct Inner {
 
 #[derive(Default, Clone)]
 struct SimFile {
+    /// Space that is taken without being written.
+    reserved: u64,
     data: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<Change>,
@@ -206,7 +208,7 @@ impl SimDisk {
 
 impl Inner {
     fn used(&self) -> u64 {
-        self.names.values().filter_map(|id| self.files.get(id)).map(|file| file.data.len() as u64).sum()
+        self.names.values().filter_map(|id| self.files.get(id)).map(|file| file.reserved + file.data.len() as u64).sum()
     }
 
     fn free(&self) -> usize {
@@ -326,11 +328,14 @@ impl Disk for SimDisk {
     }
 
     fn reserve(&self, name: &str, bytes: u64) -> io::Result<()> {
-        let missing = self.content(name).map_or(bytes, |data| bytes.saturating_sub(data.len() as u64));
-        if self.inner().free() < missing as usize {
-            return Err(io::ErrorKind::StorageFull.into());
+        drop(self.create(name)?);
+        let mut inner = self.inner();
+        let fits = inner.free() as u64 >= bytes;
+        let id = inner.names.get(name).copied();
+        if let Some(file) = id.and_then(|id| inner.files.get_mut(&id)).filter(|_| fits) {
+            file.reserved = bytes;
         }
-        self.create(name)?.append(&vec![0; bytes as usize])
+        if fits { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -392,7 +397,7 @@ impl SimHandle {
 }
 
 impl DiskFile for SimHandle {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         self.with(|inner, id| Ok(inner.files.get(&id).map_or(0, |file| file.data.len() as u64)))
     }
 

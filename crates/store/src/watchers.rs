@@ -266,9 +266,9 @@ impl LocalSource {
             if self.next < state.compact_revision {
                 return Err(KvError::Compacted { compact_revision: state.compact_revision });
             }
-            let revision =
-                state.events_of(self.next).ok_or(KvError::Compacted { compact_revision: state.log_start() })?;
-            let concerned = revision.iter().filter(|event| self.concerns(event));
+            // Revision 1, of the empty store, has no events.
+            let revision = state.events_of(self.next).into_iter().flat_map(|events| events.iter());
+            let concerned = revision.filter(|event| self.concerns(event));
             events.extend(concerned.map(|event| self.deliver(event)));
             self.next += 1;
         }
