@@ -4,6 +4,9 @@
 //!   registry::register_all(runner)        the rows
 //!     replicas     ReplicaSet, ReplicationController -> pods
 //!     deployment   Deployment -> ReplicaSets
+//!     garbage      owner references -> deletions
+//!     namespaces   a namespace's end -> deletions of its content
+//!     service_accounts, root_ca      what every namespace has
 //! ```
 //!
 //! Invariants [I2] and [I9]: no IO; every plan is idempotent, which `reconcile::harness` proves for each controller.
@@ -12,8 +15,12 @@
 
 pub mod claims;
 pub mod deployment;
+pub mod garbage;
 pub mod labels;
+pub mod namespaces;
 mod numbers;
 pub mod registry;
 pub mod replicas;
+pub mod root_ca;
+pub mod service_accounts;
 mod times;

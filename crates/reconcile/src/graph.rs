@@ -107,6 +107,13 @@ impl Graph {
         self.read().nodes.get(uid).cloned()
     }
 
+    /// The object of that name, if it has been seen.
+    pub fn find(&self, resource: &ResourceId, key: &Key) -> Option<Arc<Node>> {
+        let state = self.read();
+        let uid = state.uids.get(&(resource.clone(), key.clone()))?;
+        state.nodes.get(uid).cloned()
+    }
+
     pub fn nodes(&self) -> Vec<Arc<Node>> {
         self.read().nodes.values().cloned().collect()
     }
