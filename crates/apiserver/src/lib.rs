@@ -10,19 +10,24 @@
 //! an answered write is visible to every later read of this server.
 //!
 //! Reading order: [`config`], [`chain`], [`reader`], [`error`], [`body`];
-//! then the security side: [`pki`], [`authn`], [`authz`], [`rbac`].
+//! then the security side: [`pki`], [`authn`], [`authz`], [`rbac`],
+//! [`admission`], [`encryption`], [`audit`], put together in [`security`].
 
+pub mod admission;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 pub mod body;
 pub mod chain;
 pub mod config;
 pub mod discovery;
+pub mod encryption;
 pub mod error;
 pub mod openapi;
 pub mod pki;
 pub mod rbac;
 pub mod reader;
+pub mod security;
 
 pub use chain::Identity;
 pub use config::ApiServerConfig;

@@ -70,3 +70,77 @@ fn volume_uses_secret(volume: &Value, name: &str) -> bool {
 fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
 }
+
+/// The secrets that volumes and containers use, each with the words that an error says about the place.
+pub fn secret_references(pod: &Value) -> Vec<(String, String)> {
+    let spec = &pod["spec"];
+    let mut out = Vec::new();
+    for volume in items(&spec["volumes"]) {
+        if let Some(name) = volume["secret"]["secretName"].as_str() {
+            out.push(("volume with".to_owned(), name.to_owned()));
+        }
+    }
+    for (list, word) in [
+        ("initContainers", "init container"),
+        ("containers", "container"),
+        ("ephemeralContainers", "ephemeral container"),
+    ] {
+        for container in items(&spec[list]) {
+            let of = format!("{word} {}", container["name"].as_str().unwrap_or_default());
+            for variable in items(&container["env"]) {
+                if let Some(name) = variable["valueFrom"]["secretKeyRef"]["name"].as_str() {
+                    let variable = variable["name"].as_str().unwrap_or_default();
+                    out.push((format!("{of} with envVar {variable} referencing"), name.to_owned()));
+                }
+            }
+            for source in items(&container["envFrom"]) {
+                if let Some(name) = source["secretRef"]["name"].as_str() {
+                    out.push((format!("{of} with envFrom referencing"), name.to_owned()));
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Whether the pod uses any secret at all, mirror pod or not.
+pub fn refers_to_any_secret(pod: &Value) -> bool {
+    let projected = items(&pod["spec"]["volumes"])
+        .flat_map(|volume| items(&volume["projected"]["sources"]))
+        .any(|source| source["secret"].is_object());
+    projected || items(&pod["spec"]["imagePullSecrets"]).next().is_some() || !secret_references(pod).is_empty()
+}
+
+/// What kind of object a pod refers to, if any: what a mirror pod must not do.
+pub fn referenced_kind(pod: &Value) -> Option<&'static str> {
+    let spec = &pod["spec"];
+    if spec["serviceAccountName"].as_str().is_some_and(|name| !name.is_empty()) {
+        return Some("serviceaccounts");
+    }
+    if refers_to_any_secret(pod) {
+        return Some("secrets");
+    }
+    let sources = || items(&spec["volumes"]).flat_map(|volume| items(&volume["projected"]["sources"]));
+    let in_containers = CONTAINER_LISTS.iter().flat_map(|list| items(&spec[*list])).any(|container| {
+        items(&container["env"]).any(|variable| variable["valueFrom"]["configMapKeyRef"].is_object())
+            || items(&container["envFrom"]).any(|source| source["configMapRef"].is_object())
+    });
+    if in_containers
+        || items(&spec["volumes"]).any(|volume| volume["configMap"].is_object())
+        || sources().any(|source| source["configMap"].is_object())
+    {
+        return Some("configmaps");
+    }
+    if sources().any(|source| source["serviceAccountToken"].is_object()) {
+        return Some("serviceaccounts");
+    }
+    if sources().any(|source| source["clusterTrustBundle"].is_object()) {
+        return Some("clustertrustbundles");
+    }
+    if items(&spec["volumes"])
+        .any(|volume| volume["persistentVolumeClaim"].is_object() || volume["ephemeral"].is_object())
+    {
+        return Some("persistentvolumeclaims");
+    }
+    items(&spec["resourceClaims"]).next().map(|_claim| "resourceclaims")
+}
