@@ -68,8 +68,8 @@ impl AuditSink for AuditLog {
         if !is_recorded(&record) {
             return;
         }
-        let sent = self.queue.as_ref().map(|queue| queue.try_send(record));
-        if let Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) = sent {
+        let taken = self.queue.as_ref().is_some_and(|queue| queue.try_send(record).is_ok());
+        if !taken {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
