@@ -1,0 +1,93 @@
+//! The command line: flags to one parsed [`Command`]. Nobody else reads arguments or the environment [I7].
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Kubernetes in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version = VERSION, about, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// `holdfast --version` and the API server's gitVersion start with the Kubernetes version they speak.
+pub const VERSION: &str = concat!("v1.37.2+holdfast", env!("CARGO_PKG_VERSION"));
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a one-node cluster on this machine in the background and wait until it is ready.
+    Up(UpArgs),
+    /// Stop the cluster on this machine and remove what it made: processes, mounts, network, cgroups. Data goes too unless --keep-data.
+    Down(DownArgs),
+    /// Run the control plane (store, API server, scheduler, controllers) in the foreground.
+    Server(ClusterArgs),
+    /// Print the administrator's kubeconfig.
+    Kubeconfig(PlaceArgs),
+    /// Say in one screen what runs and what ails.
+    Status(PlaceArgs),
+}
+
+/// Where the cluster keeps its things.
+#[derive(Debug, Clone, Args)]
+pub struct PlaceArgs {
+    /// Everything that must survive a reboot: store, certificates, images.
+    #[arg(long, default_value = "/var/lib/holdfast")]
+    pub data_dir: PathBuf,
+    /// Sockets and process ids.
+    #[arg(long, default_value = "/run/holdfast")]
+    pub run_dir: PathBuf,
+    /// Optional configuration files, such as registries.yaml.
+    #[arg(long, default_value = "/etc/holdfast")]
+    pub config_dir: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ClusterArgs {
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// The address that other machines and Pods reach this one at [default: the address of the default route].
+    #[arg(long)]
+    pub advertise_address: Option<IpAddr>,
+    /// The port of the API server.
+    #[arg(long, default_value_t = 6443)]
+    pub port: u16,
+    /// The addresses of Pods; every node gets a /24 of it.
+    #[arg(long, default_value = "10.42.0.0/16")]
+    pub cluster_cidr: String,
+    /// The virtual addresses of Services.
+    #[arg(long, default_value = "10.43.0.0/16")]
+    pub service_cidr: String,
+    /// What goes to the log: error, warn, info, debug, or a tracing filter.
+    #[arg(long, default_value = "info", env = "HOLDFAST_LOG")]
+    pub log: String,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct UpArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// The node's name [default: the host name].
+    #[arg(long)]
+    pub node_name: Option<String>,
+    /// A running CRI runtime, such as unix:///run/containerd/containerd.sock [default: start and supervise our own containerd].
+    #[arg(long)]
+    pub container_runtime_endpoint: Option<String>,
+    /// Stay in the foreground, log to standard error, and end on SIGTERM.
+    #[arg(long)]
+    pub foreground: bool,
+    /// Do not merge a context `holdfast` into the user's kubeconfig.
+    #[arg(long)]
+    pub no_kubeconfig: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DownArgs {
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Keep the store, certificates and images for the next `up`.
+    #[arg(long)]
+    pub keep_data: bool,
+}

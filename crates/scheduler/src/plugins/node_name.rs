@@ -1,0 +1,21 @@
+//! NodeName: `spec.nodeName`, if set, is the only node that fits.
+
+use crate::plugin::{Plugin, Verdict};
+use crate::snapshot::{NodeView, PodView};
+
+pub struct NodeName;
+
+impl Plugin for NodeName {
+    fn name(&self) -> &'static str {
+        "NodeName"
+    }
+
+    fn filter(&self, pod: &PodView, node: &NodeView) -> Verdict {
+        match pod.pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) {
+            Some(name) if !name.is_empty() && name != node.name() => {
+                Verdict::Unresolvable("node(s) didn't match the requested node name".to_owned())
+            }
+            _ => Verdict::Fits,
+        }
+    }
+}
