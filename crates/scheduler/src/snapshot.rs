@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Container, Node, Pod};
+use semantics::node_selector::NodeFacts;
 
 /// Amounts by resource name: `cpu` in milli-cores, everything else in units (bytes, counts).
 pub type Resources = BTreeMap<String, i64>;
@@ -60,6 +61,12 @@ impl NodeView {
 
     pub fn name(&self) -> &str {
         self.node.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// What selectors look at.
+    pub fn facts(&self) -> NodeFacts<'_> {
+        static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
+        NodeFacts { name: self.name(), labels: self.node.metadata.labels.as_ref().unwrap_or(&NO_LABELS) }
     }
 
     fn set_node(&mut self, node: Arc<Node>) {

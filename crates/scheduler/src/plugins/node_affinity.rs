@@ -1,5 +1,7 @@
 //! NodeAffinity: `nodeSelector` and required node affinity filter; preferred terms score by the sum of their weights.
 
+use semantics::node_selector::{matches_pod_requirements, preferred_weight};
+
 use crate::plugin::{Plugin, Verdict, normalize};
 use crate::snapshot::{NodeView, PodView};
 
@@ -11,7 +13,8 @@ impl Plugin for NodeAffinity {
     }
 
     fn filter(&self, pod: &PodView, node: &NodeView) -> Verdict {
-        if semantics::node_selector::pod_matches_node(&pod.pod, &node.node) {
+        let Some(spec) = &pod.pod.spec else { return Verdict::Fits };
+        if matches_pod_requirements(spec.node_selector.as_ref(), spec.affinity.as_ref(), node.facts()) {
             Verdict::Fits
         } else {
             Verdict::Unresolvable("node(s) didn't match Pod's node affinity/selector".to_owned())
@@ -26,10 +29,6 @@ impl Plugin for NodeAffinity {
         let affinity = pod.pod.spec.as_ref().and_then(|s| s.affinity.as_ref()).and_then(|a| a.node_affinity.as_ref());
         let preferred =
             affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_deref()).unwrap_or_default();
-        let liked = |node: &&NodeView| {
-            let matching = preferred.iter().filter(|p| semantics::node_selector::term_matches(&p.preference, &node.node));
-            matching.map(|p| i64::from(p.weight)).sum()
-        };
-        normalize(nodes.iter().map(liked).collect(), false)
+        normalize(nodes.iter().map(|node| preferred_weight(preferred, node.facts())).collect(), false)
     }
 }

@@ -19,7 +19,7 @@ impl Plugin for NodeUnschedulable {
         let taint =
             Taint { key: "node.kubernetes.io/unschedulable".to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
         let tolerations = pod.pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default();
-        if semantics::taints::tolerated(tolerations, &taint) {
+        if semantics::taints::is_tolerated(tolerations, &taint) {
             Verdict::Fits
         } else {
             Verdict::Unresolvable("node(s) were unschedulable".to_owned())

@@ -14,10 +14,7 @@ impl Plugin for TaintToleration {
 
     fn filter(&self, pod: &PodView, node: &NodeView) -> Verdict {
         let tolerations = tolerations(pod);
-        let untolerated = taints(node)
-            .iter()
-            .filter(|t| matches!(t.effect.as_str(), "NoSchedule" | "NoExecute"))
-            .find(|t| !semantics::taints::tolerated(tolerations, t));
+        let untolerated = semantics::taints::find_untolerated(taints(node), tolerations, semantics::taints::blocks_scheduling);
         match untolerated {
             None => Verdict::Fits,
             Some(_) => Verdict::Unresolvable("node(s) had untolerated taint(s)".to_owned()),
@@ -33,7 +30,7 @@ impl Plugin for TaintToleration {
         let disliked = |node: &&NodeView| {
             let unliked = taints(node)
                 .iter()
-                .filter(|t| t.effect == "PreferNoSchedule" && !semantics::taints::tolerated(tolerations, t));
+                .filter(|t| t.effect == "PreferNoSchedule" && !semantics::taints::is_tolerated(tolerations, t));
             unliked.count() as i64
         };
         normalize(nodes.iter().map(disliked).collect(), true)

@@ -1,0 +1,70 @@
+//! The cluster under test: `holdfast up`, kubectl with its administrator's kubeconfig, `holdfast down`.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+const KUBECONFIG: &str = "/var/lib/holdfast/admin.kubeconfig";
+
+pub struct Cluster;
+
+impl Cluster {
+    pub fn up() -> Self {
+        assert!(!Path::new("/run/holdfast/holdfast.lock").exists(), "a cluster runs on this machine; stop it with `holdfast down` first");
+        let cluster = Self;
+        println!("{}", cluster.holdfast(&["up", "--no-kubeconfig"]));
+        cluster
+    }
+
+    pub fn down(&self) {
+        self.holdfast(&["down"]);
+    }
+
+    /// Runs the binary under test; panics with its output if it fails.
+    pub fn holdfast(&self, args: &[&str]) -> String {
+        checked("holdfast", &Command::new("timeout").arg("120").arg(env!("CARGO_BIN_EXE_holdfast")).args(args).output().unwrap())
+    }
+
+    /// Runs kubectl; panics with its output if it fails.
+    pub fn kubectl(&self, args: &[&str]) -> String {
+        checked(&format!("kubectl {args:?}"), &kubectl(args).output().unwrap())
+    }
+
+    pub fn apply(&self, manifest: &str) {
+        let mut child = kubectl(&["apply", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(manifest.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "kubectl apply");
+    }
+
+    /// Waits for `condition` (`condition=Ready`, `delete`, `jsonpath=...=...`) of `object`.
+    pub fn wait(&self, object: &str, condition: &str, seconds: u32) {
+        let (condition, limit) = (format!("--for={condition}"), format!("--timeout={seconds}s"));
+        let args: Vec<&str> = ["wait"].into_iter().chain(object.split(' ')).chain([condition.as_str(), limit.as_str()]).collect();
+        self.kubectl(&args);
+    }
+
+    /// One field of one object or list.
+    pub fn field(&self, object: &str, jsonpath: &str) -> String {
+        self.kubectl(&["get", object, "-o", &format!("jsonpath={jsonpath}")])
+    }
+
+    /// What a human would look at.
+    pub fn describe_failure(&self) {
+        for args in [&["get", "pods", "-A", "-o", "wide"][..], &["get", "events", "-A"], &["get", "nodes"]] {
+            let out = kubectl(args).output().unwrap();
+            println!("--- kubectl {args:?}\n{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        }
+    }
+}
+
+fn kubectl(args: &[&str]) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["180", "kubectl", "--kubeconfig", KUBECONFIG]).args(args);
+    command
+}
+
+fn checked(what: &str, out: &Output) -> String {
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(out.status.success(), "{what}: {}\n{text}{}", out.status, String::from_utf8_lossy(&out.stderr));
+    text
+}
