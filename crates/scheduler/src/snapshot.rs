@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Container, Node, Pod};
 use semantics::node_selector::NodeFacts;
+use semantics::resources::Amounts;
 
 /// Amounts by resource name: `cpu` in milli-cores, everything else in units (bytes, counts).
 pub type Resources = BTreeMap<String, i64>;
@@ -26,7 +26,7 @@ pub struct PodView {
 
 impl PodView {
     pub fn new(pod: Arc<Pod>) -> Self {
-        let requests = semantics::resources::pod_requests(&pod);
+        let requests = whole_amounts(&semantics::resources::pod_requests(&pod));
         let host_ports = derive_host_ports(&pod);
         Self { pod, requests, host_ports }
     }
@@ -71,10 +71,7 @@ impl NodeView {
 
     fn set_node(&mut self, node: Arc<Node>) {
         let status = node.status.as_ref();
-        self.allocatable = status
-            .and_then(|s| s.allocatable.as_ref())
-            .map(|all| all.iter().filter_map(|(name, q)| Some((name.clone(), amount(name, &q.0)?))).collect())
-            .unwrap_or_default();
+        self.allocatable = whole_amounts(&Amounts::from_list(status.and_then(|s| s.allocatable.as_ref())));
         self.images = status
             .and_then(|s| s.images.as_ref())
             .into_iter()
@@ -180,9 +177,9 @@ pub fn has_ended(pod: &Pod) -> bool {
     matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
 }
 
-fn amount(name: &str, text: &str) -> Option<i64> {
-    let quantity: Quantity = text.parse().ok()?;
-    Some(if name == "cpu" { quantity.milli_value() } else { quantity.value() })
+fn whole_amounts(amounts: &Amounts) -> Resources {
+    let amount = |name: &str| if name == "cpu" { amounts.milli(name) } else { amounts.whole(name) };
+    amounts.iter().map(|(name, _)| (name.to_owned(), amount(name))).collect()
 }
 
 fn accumulate(sum: &mut Resources, by: &Resources, sign: i64) {
