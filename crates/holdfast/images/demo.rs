@@ -1,6 +1,7 @@
 //! The example application: an HTTP server that tells which Pod answered, and a client to ask it from inside a Pod.
 //!
-//!     demo                 serve on 8080: / answers with the Pod's name, /healthz with ok, anything else 404
+//!     demo                 serve on 8080: / answers with the Pod's name, /healthz and /readyz with ok, anything else 404;
+//!                          /fail/healthz and /fail/readyz make them answer 500 until /mend/healthz and /mend/readyz
 //!     demo get URL         fetch an http:// URL and print the body; exit 1 unless the status is 200
 //!
 //! On TERM it stops accepting, lets requests under way finish (at most five seconds), and exits 0. `SHUTDOWN_DELAY_MS`
@@ -13,7 +14,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::raw::c_int;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const PORT: u16 = 8080;
@@ -31,6 +32,8 @@ const SIGTERM: c_int = 15;
 
 static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
 static STOPPING: AtomicUsize = AtomicUsize::new(0);
+static HEALTHY: AtomicBool = AtomicBool::new(true);
+static READY: AtomicBool = AtomicBool::new(true);
 
 /// glibc's signal set: 1024 bits.
 #[repr(C)]
@@ -118,11 +121,7 @@ fn serve_connection(mut stream: TcpStream) -> io::Result<()> {
         }
         keep &= request.trim_end().ends_with("HTTP/1.1") && STOPPING.load(Ordering::SeqCst) == 0;
         let path = request.split(' ').nth(1).unwrap_or("/");
-        let (status, body) = match path.split('?').next().unwrap_or("/") {
-            "/" => ("200 OK", format!("Hello from {}\n", pod_name())),
-            "/healthz" | "/readyz" => ("200 OK", "ok\n".to_owned()),
-            _ => ("404 Not Found", "not found\n".to_owned()),
-        };
+        let (status, body) = answer(path.split('?').next().unwrap_or("/"));
         let connection = if keep { "keep-alive" } else { "close" };
         write!(
             stream,
@@ -132,6 +131,27 @@ fn serve_connection(mut stream: TcpStream) -> io::Result<()> {
         if !keep {
             return Ok(());
         }
+    }
+}
+
+fn answer(path: &str) -> (&'static str, String) {
+    let probe = |state: &AtomicBool| match state.load(Ordering::SeqCst) {
+        true => ("200 OK", "ok\n".to_owned()),
+        false => ("500 Internal Server Error", "told to fail\n".to_owned()),
+    };
+    let tell = |state: &AtomicBool, to: bool| {
+        state.store(to, Ordering::SeqCst);
+        ("200 OK", "done\n".to_owned())
+    };
+    match path {
+        "/" => ("200 OK", format!("Hello from {}\n", pod_name())),
+        "/healthz" => probe(&HEALTHY),
+        "/readyz" => probe(&READY),
+        "/fail/healthz" => tell(&HEALTHY, false),
+        "/fail/readyz" => tell(&READY, false),
+        "/mend/healthz" => tell(&HEALTHY, true),
+        "/mend/readyz" => tell(&READY, true),
+        _ => ("404 Not Found", "not found\n".to_owned()),
     }
 }
 
