@@ -13,6 +13,7 @@ pub mod field;
 pub mod names;
 pub mod node_selector;
 pub mod object_meta;
+pub mod patch;
 pub mod pod;
 pub mod pod_template_hash;
 pub mod semantic_eq;
