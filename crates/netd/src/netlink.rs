@@ -25,7 +25,7 @@ const RTM_NEWNEIGH: u16 = 28;
 
 const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_ACK: u16 = 0x4;
-const NLM_F_DUMP: u16 = 0x300;
+pub(crate) const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
@@ -98,7 +98,17 @@ pub struct Netlink {
 impl Netlink {
     /// Opens a socket in the calling thread's network namespace.
     pub fn open() -> io::Result<Self> {
-        let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+        Self::open_protocol(None)
+    }
+
+    /// The same for netfilter's own messages.
+    pub(crate) fn open_netfilter() -> io::Result<Self> {
+        Self::open_protocol(Some(rustix::net::netlink::NETFILTER))
+    }
+
+    /// `None` is the routing protocol, whose number is 0.
+    fn open_protocol(protocol: Option<rustix::net::Protocol>) -> io::Result<Self> {
+        let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
         Ok(Self { socket, sequence: 0 })
     }
@@ -235,12 +245,12 @@ impl Netlink {
         self.acknowledge(message)
     }
 
-    fn acknowledge(&mut self, message: Message) -> io::Result<()> {
+    pub(crate) fn acknowledge(&mut self, message: Message) -> io::Result<()> {
         self.exchange(message).map(|_| ())
     }
 
     /// Sends one request and collects the payloads of its replies until the acknowledgement or the end of the dump.
-    fn exchange(&mut self, message: Message) -> io::Result<Vec<Vec<u8>>> {
+    pub(crate) fn exchange(&mut self, message: Message) -> io::Result<Vec<Vec<u8>>> {
         self.sequence += 1;
         let bytes = message.encode(self.sequence);
         rustix::net::send(&self.socket, &bytes, SendFlags::empty())?;
@@ -263,14 +273,14 @@ impl Netlink {
 }
 
 /// A request under construction: the fixed header of its family, then attributes.
-struct Message {
+pub(crate) struct Message {
     kind: u16,
     flags: u16,
-    body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Message {
-    fn new(kind: u16, flags: u16) -> Self {
+    pub(crate) fn new(kind: u16, flags: u16) -> Self {
         let acknowledge = if flags & NLM_F_DUMP == NLM_F_DUMP { 0 } else { NLM_F_ACK };
         Self { kind, flags: flags | NLM_F_REQUEST | acknowledge, body: Vec::with_capacity(256) }
     }
@@ -297,7 +307,7 @@ impl Message {
         self.nested(kind, |message| message.body.extend(value));
     }
 
-    fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
+    pub(crate) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
         self.nested(kind | NLA_F_NESTED, fill);
     }
 
@@ -337,7 +347,7 @@ fn messages(datagram: &[u8]) -> impl Iterator<Item = (u16, u32, &[u8])> {
 }
 
 /// Splits attributes into (type without flags, value); stops at the first malformed length.
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(rest.get(..2)?.try_into().ok()?));

@@ -51,8 +51,12 @@ pub async fn apply(transaction: &str) -> Result<(), NftError> {
 }
 
 fn command() -> Command {
+    command_with(&["-f", "-"])
+}
+
+fn command_with(arguments: &[&str]) -> Command {
     let mut command = Command::new("nft");
-    command.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     // The plugin inherits a runtime's environment, which may lack the system directories.
     command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin");
     command
@@ -65,4 +69,13 @@ fn outcome((written, output): (io::Result<()>, Output)) -> Result<(), NftError> 
     }
     let message: String = String::from_utf8_lossy(&output.stderr).chars().take(MESSAGE_BYTES_MAX).collect();
     Err(NftError::Refused(message))
+}
+
+/// Whether our table of this name, family `ip`, is in the kernel. A question that could not be asked counts as yes.
+pub async fn table_exists(name: &str) -> bool {
+    let mut ask = tokio::process::Command::from(command_with(&["list", "chain", "ip", name, "prerouting"]));
+    match tokio::time::timeout(TIMEOUT, ask.kill_on_drop(true).output()).await {
+        Ok(Ok(output)) => output.status.success(),
+        _ => true,
+    }
 }

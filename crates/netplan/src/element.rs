@@ -5,9 +5,9 @@
 //! whatever the number of Services, and a change of a Service is a few element changes, no chains.
 //!
 //! ```text
-//! services:    10.43.0.20 . tcp . 80     : goto pick_services_2
-//! services_to: 10.43.0.20 . tcp . 80 . 0 : 10.42.0.5 . 8080
-//!              10.43.0.20 . tcp . 80 . 1 : 10.42.0.6 . 8080
+//! services:        10.43.0.20 . tcp . 80 : goto pick_services_tcp_2
+//! services_tcp_to: 10.43.0.20 . 80 . 0   : 10.42.0.5 . 8080
+//!                  10.43.0.20 . 80 . 1   : 10.42.0.6 . 8080
 //! ```
 
 use std::fmt;
@@ -44,6 +44,8 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
     /// From the API's spelling; absent means TCP.
     pub fn parse(text: Option<&str>) -> Option<Self> {
         match text {
@@ -128,17 +130,14 @@ impl Element {
     }
 
     /// The map or set this element belongs to.
-    pub fn container(&self) -> &'static str {
+    pub fn container(&self) -> String {
         match self {
-            Self::Dispatch(clients, frontend) => dispatch_map(*clients, frontend.address.is_none()),
-            Self::Backend(clients, frontend, _) => match (clients, frontend.address.is_none()) {
-                (Clients::Everyone, false) => "services_to",
-                (Clients::Everyone, true) => "node_ports_to",
-                (Clients::Outside, false) => "outside_services_to",
-                (Clients::Outside, true) => "outside_node_ports_to",
-            },
-            Self::Refuse(_) => "refused",
-            Self::Hairpin(_) => "hairpins",
+            Self::Dispatch(clients, frontend) => dispatch_map(*clients, frontend.address.is_none()).to_owned(),
+            Self::Backend(clients, frontend, _) => {
+                backend_map(dispatch_map(*clients, frontend.address.is_none()), frontend.protocol)
+            }
+            Self::Refuse(_) => "refused".to_owned(),
+            Self::Hairpin(_) => "hairpins".to_owned(),
         }
     }
 
@@ -146,7 +145,10 @@ impl Element {
     pub fn key(&self) -> String {
         match self {
             Self::Dispatch(_, frontend) | Self::Refuse(frontend) => frontend.to_string(),
-            Self::Backend(_, frontend, slot) => format!("{frontend} . {slot}"),
+            Self::Backend(_, frontend, slot) => match frontend.address {
+                Some(address) => format!("{address} . {} . {slot}", frontend.port),
+                None => format!("{} . {slot}", frontend.port),
+            },
             Self::Hairpin(address) => format!("{address} . {address}"),
         }
     }
@@ -155,7 +157,10 @@ impl Element {
     pub fn entry(&self, value: &Value) -> String {
         let key = self.key();
         match value {
-            Value::Pick(count) => format!("{key} : goto {}", self.pick_chain(*count)),
+            Value::Pick(count) => match self.pick(*count) {
+                Some((chain, _)) => format!("{key} : goto {chain}"),
+                None => key,
+            },
             Value::Chain(name) => format!("{key} : goto {name}"),
             Value::Drop => format!("{key} : drop"),
             Value::Backend(backend) => format!("{key} : {} . {}", backend.ip(), backend.port()),
@@ -164,24 +169,28 @@ impl Element {
         }
     }
 
-    /// The chain that chooses among `count` backends for elements of this one's map.
-    pub fn pick_chain(&self, count: u32) -> String {
-        format!("pick_{}_{count}", self.container())
-    }
-
-    /// That chain's one rule.
-    pub fn pick_rule(&self, count: u32) -> String {
-        let family = self.family().name();
-        let map = self.container();
-        let address = match self {
-            Self::Dispatch(_, Frontend { address: Some(_), .. }) => format!("{family} daddr . "),
-            _ => String::new(),
-        };
-        format!(
+    /// The chain that chooses among `count` backends of this element's kind, and its one rule; none unless it dispatches.
+    pub fn pick(&self, count: u32) -> Option<(String, String)> {
+        let Self::Dispatch(clients, frontend) = self else { return None };
+        let (family, protocol) = (frontend.family.name(), frontend.protocol.name());
+        let map = dispatch_map(*clients, frontend.address.is_none());
+        let address = if frontend.address.is_some() { format!("{family} daddr . ") } else { String::new() };
+        let rule = format!(
             "meta mark set meta mark or {MARK} dnat {family} to \
-             {address}meta l4proto . th dport . numgen random mod {count} map @{map}_to"
-        )
+             {address}{protocol} dport . numgen random mod {count} map @{}",
+            backend_map(map, frontend.protocol)
+        );
+        Some((format!("pick_{map}_{protocol}_{count}"), rule))
     }
+}
+
+/// The dispatch maps of a table; those of node ports have no address in their keys.
+pub const DISPATCH_MAPS: [(&str, bool); 4] =
+    [("services", true), ("outside_services", true), ("node_ports", false), ("outside_node_ports", false)];
+
+/// Backend maps are one a protocol: nft derives the protocol of a lookup from the declared type of the port.
+pub fn backend_map(dispatch_map: &str, protocol: Protocol) -> String {
+    format!("{dispatch_map}_{}_to", protocol.name())
 }
 
 fn dispatch_map(clients: Clients, node_port: bool) -> &'static str {

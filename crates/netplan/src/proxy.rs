@@ -185,12 +185,11 @@ impl Proxy {
     /// Makes sure that the table and the chain an element leads to exist.
     fn prepare(&mut self, element: Element, value: Option<&Value>, script: &mut Script) {
         self.ensure_family(element.family(), script);
-        if let Some(Value::Pick(count)) = value {
-            let chain = element.pick_chain(*count);
-            if self.picks.insert((element.family(), chain.clone())) {
-                let rules = vec![element.pick_rule(*count)];
-                script.define(&chain, &Object::Chain(element.family(), rules), false);
-            }
+        let Some(Value::Pick(count)) = value else { return };
+        if let Some((chain, rule)) = element.pick(*count)
+            && self.picks.insert((element.family(), chain.clone()))
+        {
+            script.define(&chain, &Object::Chain(element.family(), vec![rule]), false);
         }
     }
 
@@ -227,8 +226,8 @@ struct Script {
     tables: String,
     declarations: String,
     rules: String,
-    deletions: BTreeMap<(Family, &'static str), Vec<String>>,
-    additions: BTreeMap<(Family, &'static str), Vec<String>>,
+    deletions: BTreeMap<(Family, String), Vec<String>>,
+    additions: BTreeMap<(Family, String), Vec<String>>,
     flushes: String,
     removals: String,
 }
@@ -274,8 +273,8 @@ impl Script {
     }
 
     fn render(self) -> String {
-        let list = |verb: &str, elements: &BTreeMap<(Family, &'static str), Vec<String>>| -> String {
-            let line = |((family, container), entries): (&(Family, &str), &Vec<String>)| {
+        let list = |verb: &str, elements: &BTreeMap<(Family, String), Vec<String>>| -> String {
+            let line = |((family, container), entries): (&(Family, String), &Vec<String>)| {
                 format!("{verb} element {} {TABLE} {container} {{ {} }}\n", family.name(), entries.join(", "))
             };
             elements.iter().map(line).collect()

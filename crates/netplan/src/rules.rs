@@ -181,7 +181,7 @@ impl PortPlanner<'_> {
     /// Chains and sets for `sessionAffinity: ClientIP`: a set of the clients seen for each backend. They are the Service's
     /// own, since what a set remembers must go when its backend goes.
     fn plan_sticky(&mut self, backends: &BTreeSet<SocketAddr>, local: bool) -> String {
-        let family = self.family.name();
+        let (family, protocol) = (self.family.name(), self.protocol.name());
         let timeout = self
             .spec
             .session_affinity_config
@@ -201,7 +201,7 @@ impl PortPlanner<'_> {
             self.rules.objects.insert(set.clone(), Object::Set(self.family, declaration));
             let translate = vec![
                 format!("update @{set} {{ {family} saddr }}"),
-                format!("meta mark set meta mark or {MARK} dnat {family} to {backend}"),
+                format!("meta l4proto {protocol} meta mark set meta mark or {MARK} dnat {family} to {backend}"),
             ];
             self.rules.objects.insert(to.clone(), Object::Chain(self.family, translate));
             remembered.push(format!("{family} saddr @{set} goto {to}"));

@@ -5,7 +5,7 @@
 //! only, everything else keeps its source: a Pod that reaches itself; an outside client whose backend is on another node
 //! (the reply would bypass us); a Pod that talks to the world.
 
-use crate::element::{Family, MARK};
+use crate::element::{DISPATCH_MAPS, Family, MARK, Protocol, backend_map};
 use crate::node::NodeView;
 
 /// The table's name, in families `ip` and `ip6`.
@@ -18,23 +18,19 @@ pub fn render_skeleton(family: Family, node: &NodeView) -> String {
         Family::V4 => "ipv4_addr",
         Family::V6 => "ipv6_addr",
     };
-    let maps: String = ["services", "outside_services"]
-        .iter()
-        .map(|map| {
-            format!(
-                "  map {map} {{ type {address} . inet_proto . inet_service : verdict; }}
-  map {map}_to {{ typeof {ip} daddr . meta l4proto . th dport . numgen random mod 2 : {ip} daddr . th dport; }}
-"
-            )
-        })
-        .chain(["node_ports", "outside_node_ports"].iter().map(|map| {
-            format!(
-                "  map {map} {{ type inet_proto . inet_service : verdict; }}
-  map {map}_to {{ typeof meta l4proto . th dport . numgen random mod 2 : {ip} daddr . th dport; }}
-"
-            )
-        }))
-        .collect();
+    let mut maps = String::new();
+    for (map, has_address) in DISPATCH_MAPS {
+        let (key, expression) =
+            if has_address { (format!("{address} . "), format!("{ip} daddr . ")) } else { Default::default() };
+        maps += &format!("  map {map} {{ type {key}inet_proto . inet_service : verdict; }}\n");
+        for protocol in Protocol::ALL {
+            let port = format!("{} dport", protocol.name());
+            maps += &format!(
+                "  map {} {{ typeof {expression}{port} . numgen random mod 2 : {ip} daddr . {port}; }}\n",
+                backend_map(map, protocol)
+            );
+        }
+    }
     let Fixed { outside, postrouting, reject_unknown, loopback } = Fixed::of(family, node);
     format!(
         "table {ip} {TABLE} {{ }}

@@ -26,6 +26,8 @@ pub struct ServiceEntry {
 pub struct View {
     services: HashMap<String, ServiceEntry>,
     namespaces: HashSet<String>,
+    /// Whether `namespaces` is complete.
+    knows_namespaces: bool,
     by_cluster_ip: HashMap<IpAddr, BTreeSet<String>>,
     by_endpoint: HashMap<IpAddr, BTreeSet<String>>,
 }
@@ -44,8 +46,9 @@ impl View {
         self.services.keys().map(String::as_str)
     }
 
+    /// Whether the namespace exists; true for all as long as we do not know them.
     pub fn has_namespace(&self, name: &str) -> bool {
-        self.namespaces.contains(name)
+        !self.knows_namespaces || self.namespaces.contains(name)
     }
 
     /// The key of the Service with this cluster address.
@@ -56,6 +59,11 @@ impl View {
     /// The keys of the Services that have this address among their endpoints.
     pub fn services_by_endpoint(&self, address: IpAddr) -> impl Iterator<Item = &str> {
         self.by_endpoint.get(&address).into_iter().flatten().map(String::as_str)
+    }
+
+    /// From now on a namespace that was not seen does not exist.
+    pub fn set_namespaces_known(&mut self) {
+        self.knows_namespaces = true;
     }
 
     pub fn set_namespace(&mut self, name: &str, exists: bool) {

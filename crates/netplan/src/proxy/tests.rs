@@ -59,11 +59,11 @@ fn cluster_ip_spreads_over_ready_endpoints() {
             ],
         )],
         expect![[r#"
-            add chain ip holdfast pick_services_2
-            add rule ip holdfast pick_services_2 meta mark set meta mark or 0x4000 dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 2 map @services_to
+            add chain ip holdfast pick_services_tcp_2
+            add rule ip holdfast pick_services_tcp_2 meta mark set meta mark or 0x4000 dnat ip to ip daddr . tcp dport . numgen random mod 2 map @services_tcp_to
             add element ip holdfast hairpins { 10.42.0.5 . 10.42.0.5 }
-            add element ip holdfast services { 10.43.0.20 . tcp . 80 : goto pick_services_2 }
-            add element ip holdfast services_to { 10.43.0.20 . tcp . 80 . 0 : 10.42.0.5 . 8080, 10.43.0.20 . tcp . 80 . 1 : 10.42.1.5 . 8080 }
+            add element ip holdfast services { 10.43.0.20 . tcp . 80 : goto pick_services_tcp_2 }
+            add element ip holdfast services_tcp_to { 10.43.0.20 . 80 . 0 : 10.42.0.5 . 8080, 10.43.0.20 . 80 . 1 : 10.42.1.5 . 8080 }
         "#]],
     );
 }
@@ -75,10 +75,10 @@ fn terminating_endpoints_serve_only_when_no_other_does() {
         json!({"clusterIP": "10.43.0.20", "ports": [{"port": 80}]}),
         &[slice(http(), &[("10.42.1.5", "n2", draining), ("10.42.1.6", "n2", json!({"ready": false}))])],
         expect![[r#"
-            add chain ip holdfast pick_services_1
-            add rule ip holdfast pick_services_1 meta mark set meta mark or 0x4000 dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 1 map @services_to
-            add element ip holdfast services { 10.43.0.20 . tcp . 80 : goto pick_services_1 }
-            add element ip holdfast services_to { 10.43.0.20 . tcp . 80 . 0 : 10.42.1.5 . 8080 }
+            add chain ip holdfast pick_services_tcp_1
+            add rule ip holdfast pick_services_tcp_1 meta mark set meta mark or 0x4000 dnat ip to ip daddr . tcp dport . numgen random mod 1 map @services_tcp_to
+            add element ip holdfast services { 10.43.0.20 . tcp . 80 : goto pick_services_tcp_1 }
+            add element ip holdfast services_tcp_to { 10.43.0.20 . 80 . 0 : 10.42.1.5 . 8080 }
         "#]],
     );
 }
@@ -90,15 +90,15 @@ fn local_external_policy_keeps_outside_clients_on_this_node() {
             "ports": [{"port": 80, "nodePort": 30080}]}),
         &[slice(http(), &[("10.42.1.5", "n2", json!({}))])],
         expect![[r#"
-            add chain ip holdfast pick_node_ports_1
-            add chain ip holdfast pick_services_1
-            add rule ip holdfast pick_node_ports_1 meta mark set meta mark or 0x4000 dnat ip to meta l4proto . th dport . numgen random mod 1 map @node_ports_to
-            add rule ip holdfast pick_services_1 meta mark set meta mark or 0x4000 dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 1 map @services_to
-            add element ip holdfast node_ports { tcp . 30080 : goto pick_node_ports_1 }
-            add element ip holdfast node_ports_to { tcp . 30080 . 0 : 10.42.1.5 . 8080 }
+            add chain ip holdfast pick_node_ports_tcp_1
+            add chain ip holdfast pick_services_tcp_1
+            add rule ip holdfast pick_node_ports_tcp_1 meta mark set meta mark or 0x4000 dnat ip to tcp dport . numgen random mod 1 map @node_ports_tcp_to
+            add rule ip holdfast pick_services_tcp_1 meta mark set meta mark or 0x4000 dnat ip to ip daddr . tcp dport . numgen random mod 1 map @services_tcp_to
+            add element ip holdfast node_ports { tcp . 30080 : goto pick_node_ports_tcp_1 }
+            add element ip holdfast node_ports_tcp_to { 30080 . 0 : 10.42.1.5 . 8080 }
             add element ip holdfast outside_node_ports { tcp . 30080 : drop }
-            add element ip holdfast services { 10.43.0.20 . tcp . 80 : goto pick_services_1 }
-            add element ip holdfast services_to { 10.43.0.20 . tcp . 80 . 0 : 10.42.1.5 . 8080 }
+            add element ip holdfast services { 10.43.0.20 . tcp . 80 : goto pick_services_tcp_1 }
+            add element ip holdfast services_tcp_to { 10.43.0.20 . 80 . 0 : 10.42.1.5 . 8080 }
         "#]],
     );
 }
@@ -141,9 +141,9 @@ fn client_affinity_remembers_clients_per_backend() {
             add rule ip holdfast sticky_f21bb7dcc2a22a36 ip saddr @seen_0618527bc29a31fa goto to_0618527bc29a31fa
             add rule ip holdfast sticky_f21bb7dcc2a22a36 numgen random mod 2 vmap { 0 : goto to_1f63c61a2683601f, 1 : goto to_0618527bc29a31fa }
             add rule ip holdfast to_0618527bc29a31fa update @seen_0618527bc29a31fa { ip saddr }
-            add rule ip holdfast to_0618527bc29a31fa meta mark set meta mark or 0x4000 dnat ip to 10.42.1.6:8080
+            add rule ip holdfast to_0618527bc29a31fa meta l4proto tcp meta mark set meta mark or 0x4000 dnat ip to 10.42.1.6:8080
             add rule ip holdfast to_1f63c61a2683601f update @seen_1f63c61a2683601f { ip saddr }
-            add rule ip holdfast to_1f63c61a2683601f meta mark set meta mark or 0x4000 dnat ip to 10.42.1.5:8080
+            add rule ip holdfast to_1f63c61a2683601f meta l4proto tcp meta mark set meta mark or 0x4000 dnat ip to 10.42.1.5:8080
             add element ip holdfast services { 10.43.0.20 . tcp . 80 : goto sticky_f21bb7dcc2a22a36 }
         "#]],
     );
@@ -174,12 +174,12 @@ fn a_leaving_endpoint_changes_only_its_slot() {
     proxy.update("d/s", Some(&service), &[slice(ports, &endpoints[1..])]);
     let transaction = proxy.take_transaction().unwrap();
     expect![[r#"
-        add chain ip holdfast pick_services_2
-        add rule ip holdfast pick_services_2 meta mark set meta mark or 0x4000 dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 2 map @services_to
+        add chain ip holdfast pick_services_udp_2
+        add rule ip holdfast pick_services_udp_2 meta mark set meta mark or 0x4000 dnat ip to ip daddr . udp dport . numgen random mod 2 map @services_udp_to
         delete element ip holdfast services { 10.43.0.20 . udp . 53 }
-        delete element ip holdfast services_to { 10.43.0.20 . udp . 53 . 0, 10.43.0.20 . udp . 53 . 2 }
-        add element ip holdfast services { 10.43.0.20 . udp . 53 : goto pick_services_2 }
-        add element ip holdfast services_to { 10.43.0.20 . udp . 53 . 0 : 10.42.1.7 . 53 }
+        delete element ip holdfast services_udp_to { 10.43.0.20 . 53 . 0, 10.43.0.20 . 53 . 2 }
+        add element ip holdfast services { 10.43.0.20 . udp . 53 : goto pick_services_udp_2 }
+        add element ip holdfast services_udp_to { 10.43.0.20 . 53 . 0 : 10.42.1.7 . 53 }
     "#]]
     .assert_eq(&transaction.script);
     let backends: Vec<String> = transaction.udp[0].backends.iter().map(ToString::to_string).collect();
