@@ -141,7 +141,8 @@ impl ApiError {
     }
 
     pub fn too_large_resource_version(asked: i64, current: i64) -> Self {
-        let mut error = Self::new(504, "Timeout", format!("Too large resource version: {asked}, current: {current}"));
+        let mut error =
+            Self::new(504, "Timeout", format!("Timeout: Too large resource version: {asked}, current: {current}"));
         error.details = Some(json!({
             "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
             "retryAfterSeconds": 1

@@ -1,0 +1,178 @@
+//! Non-resource paths: version, health, metrics, and whatever the configured handlers serve.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::request::Parts;
+use http::{HeaderValue, Response, StatusCode};
+use serde_json::json;
+
+use crate::body::{Body, full};
+use crate::chain::AuditRecord;
+use crate::encode::value_bytes;
+use crate::error::ApiError;
+use crate::negotiate::Media;
+use crate::request::Query;
+use crate::rest::respond;
+use crate::server::Core;
+
+/// The API that is spoken; the patch level is that of the schema.
+const GIT_VERSION: &str = concat!("v1.37.2+holdfast", env!("CARGO_PKG_VERSION"));
+
+pub async fn serve(core: &Arc<Core>, parts: &Parts) -> Result<Response<Body>, ApiError> {
+    let path = parts.uri.path();
+    match path.trim_end_matches('/') {
+        "/version" => {
+            let version = json!({
+                "major": "1", "minor": "37", "emulationMajor": "1", "emulationMinor": "37",
+                "minCompatibilityMajor": "1", "minCompatibilityMinor": "36",
+                "gitVersion": GIT_VERSION, "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+                "goVersion": "none", "compiler": "rustc",
+                "platform": format!("{}/{}", std::env::consts::OS, go_architecture())
+            });
+            return Ok(respond(StatusCode::OK, Media::Json, value_bytes(&version, Media::Json, true)?));
+        }
+        "/healthz" | "/livez" | "/readyz" => return Ok(health(core, parts)),
+        "/metrics" => return Ok(text(StatusCode::OK, core.metrics.render(core))),
+        _ => {}
+    }
+    if let Some(check) = single_check(core, path) {
+        return Ok(check);
+    }
+    for handler in &core.config.paths {
+        if let Some(response) = handler.serve(parts).await {
+            return Ok(response);
+        }
+    }
+    Ok(text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()))
+}
+
+fn go_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn text(code: StatusCode, text: String) -> Response<Body> {
+    let mut response = Response::new(full(text));
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Names and results of the checks behind a health path.
+fn checks(core: &Core, path: &str) -> Vec<(&'static str, bool)> {
+    let mut checks = vec![("ping", true), ("log", true)];
+    let ready = core.ready.load(Ordering::Acquire);
+    if !path.starts_with("/livez") {
+        checks.push(("etcd", ready || core.registry.feed.applied() > 0));
+    }
+    if path.starts_with("/readyz") {
+        checks.push(("informer-sync", ready));
+        checks.push(("shutdown", !*core.stopping.borrow()));
+    }
+    checks.push(("poststarthook/start-system-namespaces-controller", ready || path.starts_with("/livez")));
+    checks
+}
+
+fn health(core: &Core, parts: &Parts) -> Response<Body> {
+    let path = parts.uri.path();
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let excluded: Vec<&str> = query.all("exclude").collect();
+    let checks = checks(core, path);
+    let failed = checks.iter().any(|(name, ok)| !ok && !excluded.contains(name));
+    if !failed && query.get("verbose").is_none() {
+        return text(StatusCode::OK, "ok".to_owned());
+    }
+    let mut out = String::new();
+    for (name, ok) in checks {
+        let line = match (ok, excluded.contains(&name)) {
+            (_, true) => format!("[+]{name} excluded: ok\n"),
+            (true, _) => format!("[+]{name} ok\n"),
+            (false, _) => format!("[-]{name} failed: reason withheld\n"),
+        };
+        out.push_str(&line);
+    }
+    let name = path.trim_matches('/');
+    let (code, verdict) = if failed {
+        (StatusCode::INTERNAL_SERVER_ERROR, format!("{name} check failed\n"))
+    } else {
+        (StatusCode::OK, format!("{name} check passed\n"))
+    };
+    out.push_str(&verdict);
+    text(code, out)
+}
+
+/// `/readyz/etcd` and the like.
+fn single_check(core: &Core, path: &str) -> Option<Response<Body>> {
+    let (root, name) = path.trim_matches('/').split_once('/')?;
+    if !matches!(root, "healthz" | "livez" | "readyz") {
+        return None;
+    }
+    let (_, ok) = checks(core, &format!("/{root}")).into_iter().find(|(check, _)| *check == name)?;
+    Some(match ok {
+        true => text(StatusCode::OK, "ok".to_owned()),
+        false => text(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {name} failed\n")),
+    })
+}
+
+/// Counts of requests by verb, resource and code.
+#[derive(Debug, Default)]
+pub struct Metrics(Mutex<BTreeMap<(String, String, u16), Figures>>);
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Figures {
+    count: u64,
+    seconds: f64,
+}
+
+/// Bounds the memory of label combinations that clients can make up.
+const SERIES_MAX: usize = 2_000;
+
+impl Metrics {
+    pub fn observe(&self, record: &AuditRecord) {
+        let attributes = &record.attributes;
+        let resource = if attributes.is_resource { attributes.resource.clone() } else { String::new() };
+        let key = (attributes.verb.clone(), resource, record.code);
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= SERIES_MAX && !all.contains_key(&key) {
+            return;
+        }
+        let figures = all.entry(key).or_default();
+        figures.count += 1;
+        figures.seconds += record.latency.as_secs_f64();
+    }
+
+    fn render(&self, core: &Core) -> String {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut out = String::from("# TYPE apiserver_request_total counter\n");
+        for ((verb, resource, code), figures) in &all {
+            let verb = verb.to_uppercase();
+            writeln!(
+                out,
+                "apiserver_request_total{{code=\"{code}\",resource=\"{resource}\",verb=\"{verb}\"}} {}",
+                figures.count
+            )
+            .ok();
+        }
+        out.push_str("# TYPE apiserver_request_duration_seconds_sum counter\n");
+        for ((verb, resource, code), figures) in &all {
+            let verb = verb.to_uppercase();
+            writeln!(
+                out,
+                "apiserver_request_duration_seconds_sum{{code=\"{code}\",resource=\"{resource}\",verb=\"{verb}\"}} {}",
+                figures.seconds
+            )
+            .ok();
+        }
+        writeln!(out, "# TYPE apiserver_storage_revision gauge").ok();
+        writeln!(out, "apiserver_storage_revision {}", core.registry.feed.applied()).ok();
+        out
+    }
+}

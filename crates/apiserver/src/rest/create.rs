@@ -1,0 +1,118 @@
+//! Create: decode, default, fill metadata, admit, validate, write.
+//!
+//! Invariants: a generated name that is taken is drawn again, a given one is an AlreadyExists; nothing of an object that fails
+//! any step reaches the store.
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+use serde_json::Value;
+
+use super::admit::{Admit, options};
+use super::body::{self, Expected};
+use super::{Call, admit};
+use crate::body::Body;
+use crate::cache::Entry;
+use crate::chain::Operation;
+use crate::error::ApiError;
+use crate::managed;
+use crate::negotiate::negotiate_input;
+use crate::registry::write::{Committed, PutRequest};
+use crate::request::parse_field_validation;
+
+/// Draws of a generated name before giving up; upstream draws as often.
+const NAME_DRAWS: usize = 8;
+
+pub async fn create(call: &Call, request_body: Body) -> Result<Response<Body>, ApiError> {
+    call.output(false)?;
+    let media = negotiate_input(&call.headers)?;
+    let bytes = body::read(request_body, call.core.config.body_bytes_max).await?;
+    let validation = parse_field_validation(&call.query)?;
+    let dry_run = call.query.dry_run()?;
+    let object = body::decode(&bytes, media, Expected::of(call), validation, &call.warnings)?;
+    let entry = create_object(call, object, dry_run).await?;
+    call.reply(StatusCode::CREATED, &entry)
+}
+
+/// Creates a decoded object.
+pub async fn create_object(call: &Call, mut object: Value, dry_run: bool) -> Result<Arc<Entry>, ApiError> {
+    let given_name = object["metadata"]["name"].as_str().is_some_and(|name| !name.is_empty());
+    let generated = !given_name && object["metadata"]["generateName"].as_str().is_some_and(|n| !n.is_empty());
+    if !given_name && !generated {
+        return Err(nameless(call));
+    }
+    if object["metadata"]["resourceVersion"].as_str().is_some_and(|version| !version.is_empty()) {
+        return Err(ApiError::new(500, "", "resourceVersion should not be set on objects to be created"));
+    }
+    default(call, &mut object)?;
+    for _ in 0..NAME_DRAWS {
+        match attempt(call, object.clone(), dry_run).await? {
+            Ok(entry) => return Ok(entry),
+            Err(name) if generated => tracing::debug!(name, "a generated name is taken; drawing again"),
+            Err(name) => return Err(ApiError::already_exists(&call.resource.group, &call.resource.plural, &name)),
+        }
+    }
+    let prefix = object["metadata"]["generateName"].as_str().unwrap_or_default();
+    let mut error = ApiError::already_exists(&call.resource.group, &call.resource.plural, prefix);
+    error.message.push_str(", the server was not able to generate a unique name for the object");
+    Err(error)
+}
+
+/// Fills what the client left out.
+pub fn default(call: &Call, object: &mut Value) -> Result<(), ApiError> {
+    call.resource
+        .strategy
+        .default(object)
+        .map_err(|detail| ApiError::bad_request(format!("{}: {detail}", call.resource.kind_name)))
+}
+
+fn nameless(call: &Call) -> ApiError {
+    let cause = serde_json::json!({
+        "reason": "FieldValueRequired",
+        "message": "Required value: name or generateName is required",
+        "field": "metadata.name"
+    });
+    ApiError::invalid(&call.resource.group, &call.resource.kind_name, "", vec![cause])
+}
+
+/// One attempt: `Ok(Err(name))` when the name is taken.
+async fn attempt(call: &Call, mut object: Value, dry_run: bool) -> Result<Result<Arc<Entry>, String>, ApiError> {
+    let context = call.context();
+    let no_name = String::new();
+    semantics::fill_metadata(&context, &mut object).map_err(|rejection| call.rejected(&no_name, rejection))?;
+    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    managed::track(call, &mut object, None, semantics::Subresource::Main)?;
+    let mut request = call.admission_request(Admit {
+        operation: Operation::Create,
+        name: name.clone(),
+        object: Some(object),
+        old_object: None,
+        options: options("CreateOptions", call, dry_run),
+        dry_run,
+    });
+    call.mutate(&mut request).await?;
+    let mut object = request.object.take().unwrap_or_default();
+    let warnings = semantics::create(call.resource.strategy, &context, &mut object)
+        .map_err(|rejection| call.rejected(&name, rejection))?;
+    call.warnings.add(warnings);
+    let guard = call.core.services.allocate(call, &mut object, None, dry_run).await?;
+    request.object = Some(object);
+    call.validate(&request).await?;
+    let value = request.object.take().unwrap_or_default();
+    let committed = call
+        .registry()
+        .put(PutRequest {
+            resource: &call.resource,
+            key: call.key(&name),
+            base: None,
+            value,
+            ttl: admit::time_to_live(call),
+            dry_run,
+        })
+        .await?;
+    drop(guard);
+    Ok(match committed {
+        Committed::Done(entry) => Ok(entry),
+        Committed::Outdated => Err(name),
+    })
+}

@@ -1,0 +1,91 @@
+//! Label and field selectors over cache entries.
+//!
+//! Input: selector texts. Output: a [`Selection`] that says yes or no to an entry. Invariant: an entry is decoded at most once
+//! in its life, and only if a field beyond name and namespace is asked for.
+
+use api::selector::{FieldSelector, LabelSelector, field_value};
+
+use crate::cache::Entry;
+use crate::encode::Encoder;
+use crate::error::ApiError;
+use crate::negotiate::Representation;
+use crate::request::ListOptions;
+use crate::rest::Call;
+
+/// Which entries of a resource are wanted.
+pub struct Selection {
+    labels: LabelSelector,
+    fields: FieldSelector,
+    decoder: Encoder,
+    /// The one name that can match, if the selector says so.
+    pub name: Option<String>,
+    /// The one namespace that can match.
+    pub namespace: Option<String>,
+}
+
+impl Selection {
+    pub fn parse(call: &Call, options: &ListOptions) -> Result<Self, ApiError> {
+        let labels =
+            LabelSelector::parse(&options.label_selector).map_err(|error| ApiError::bad_request(error.to_string()))?;
+        let fields =
+            FieldSelector::parse(&options.field_selector).map_err(|error| ApiError::bad_request(error.to_string()))?;
+        for requirement in &fields.requirements {
+            let known = match call.resource.kind {
+                Some(kind) => kind.field_path(&requirement.label).map(|_| ()),
+                None if matches!(requirement.label.as_str(), "metadata.name" | "metadata.namespace") => Ok(()),
+                None => Err(format!("field label not supported: {}", requirement.label)),
+            };
+            known.map_err(ApiError::bad_request)?;
+        }
+        let name = fields.exact("metadata.name").map(str::to_owned);
+        let namespace = fields.exact("metadata.namespace").map(str::to_owned);
+        let decoder = Encoder::new(call.resource.clone(), Representation::JSON);
+        Ok(Self { labels, fields, decoder, name, namespace })
+    }
+
+    pub fn is_everything(&self) -> bool {
+        self.labels.is_everything() && self.fields.is_everything()
+    }
+
+    pub fn matches(&self, entry: &Entry) -> bool {
+        if !self.labels.is_everything() && !self.labels.matches(|key| entry.label(key)) {
+            return false;
+        }
+        self.fields.is_everything() || self.fields.matches(|label| self.field(entry, label))
+    }
+
+    fn field<'a>(&self, entry: &'a Entry, label: &str) -> &'a str {
+        match label {
+            "metadata.name" => entry.name(),
+            "metadata.namespace" => entry.namespace(),
+            _ => {
+                let fields = entry.fields.get_or_init(|| self.read_fields(entry));
+                let served = (self.decoder.resource.number, label);
+                fields.iter().find(|(l, _)| served.1 == *l).map_or("", |(_, value)| value.as_str())
+            }
+        }
+    }
+
+    /// All selectable fields of an entry, in the served version. Kinds that share a cache name their fields differently, so
+    /// both the strategy's and the table's labels are there.
+    fn read_fields(&self, entry: &Entry) -> Vec<(&'static str, String)> {
+        let resource = &self.decoder.resource;
+        let value = match self.decoder.served_value(entry) {
+            Ok(value) => value,
+            Err(error) => {
+                tracing::error!(%error, "an object cannot be decoded for a field selector; its fields are empty");
+                return Vec::new();
+            }
+        };
+        let mut fields = resource.strategy.selectable_fields(&value);
+        let Some(kind) = resource.kind else { return fields };
+        for selectable in kind.selectable_fields {
+            if !fields.iter().any(|(label, _)| *label == selectable.label) {
+                let at_path = fields.iter().find(|(label, _)| *label == selectable.path).map(|(_, v)| v.clone());
+                let text = at_path.unwrap_or_else(|| field_value(&value, kind.message, selectable.path));
+                fields.push((selectable.label, text));
+            }
+        }
+        fields
+    }
+}

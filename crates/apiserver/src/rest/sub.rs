@@ -1,0 +1,47 @@
+//! Subresources: halves of an object, virtual objects beside it, and streams to where it runs.
+//!
+//! The kind table says which ones a kind has and with which verbs; what is missing there is a 404 or 405 here.
+
+pub mod binding;
+pub mod eviction;
+pub mod scale;
+pub mod token;
+
+use http::Response;
+use semantics::Subresource;
+
+use super::{Call, get, patch, update};
+use crate::body::Body;
+use crate::error::ApiError;
+use crate::streams;
+
+pub async fn handle(call: Call, body: Body) -> Result<Response<Body>, ApiError> {
+    let name = call.info.subresource.clone();
+    let verb = call.info.verb.clone();
+    let verbs: &[&str] = match call.resource.kind.and_then(|kind| kind.subresource(&name)) {
+        Some(subresource) => subresource.verbs,
+        None => return Err(ApiError::no_such_resource()),
+    };
+    if !verbs.contains(&verb.as_str()) && !(name == "proxy" && !verb.is_empty()) {
+        return Err(ApiError::method_not_allowed());
+    }
+    let half = match name.as_str() {
+        "status" => Some(Subresource::Status),
+        "ephemeralcontainers" => Some(Subresource::EphemeralContainers),
+        "resize" => Some(Subresource::Resize),
+        "finalize" => Some(Subresource::Finalize),
+        "approval" => Some(Subresource::Approval),
+        _ => None,
+    };
+    match (half, verb.as_str(), name.as_str()) {
+        (Some(_), "get", _) => get::get(&call),
+        (Some(half), "update", _) => update::update(&call, body, half).await,
+        (Some(half), "patch", _) => patch::patch(&call, body, half).await,
+        (None, _, "scale") => scale::handle(&call, body).await,
+        (None, "create", "binding") => binding::create(&call, body).await,
+        (None, "create", "eviction") => eviction::create(&call, body).await,
+        (None, "create", "token") => token::create(&call, body).await,
+        (None, _, "log" | "exec" | "attach" | "portforward" | "proxy") => streams::handle(call, body).await,
+        _ => Err(ApiError::method_not_allowed()),
+    }
+}

@@ -1,0 +1,33 @@
+//! Token: a bound token for a ServiceAccount, from the configured issuer.
+
+use http::{Response, StatusCode};
+
+use crate::body::Body;
+use crate::error::ApiError;
+use crate::negotiate::negotiate_input;
+use crate::request::parse_field_validation;
+use crate::rest::Call;
+use crate::rest::body::{self, Expected};
+use crate::stored::decode_entry;
+
+pub async fn create(call: &Call, request_body: Body) -> Result<Response<Body>, ApiError> {
+    call.plain_output()?;
+    let media = negotiate_input(&call.headers)?;
+    let bytes = body::read(request_body, call.core.config.body_bytes_max).await?;
+    let expected = Expected {
+        api_version: "authentication.k8s.io/v1",
+        kind: "TokenRequest",
+        message: api::schema::by_kind("authentication.k8s.io", "v1", "TokenRequest"),
+    };
+    let mut request = body::decode(&bytes, media, expected, parse_field_validation(&call.query)?, &call.warnings)?;
+    let name = request["metadata"]["name"].as_str().unwrap_or_default();
+    if !name.is_empty() && name != call.info.name {
+        return Err(ApiError::bad_request(format!("must match the service account name {:?}", call.info.name)));
+    }
+    request["metadata"]["name"] = call.info.name.as_str().into();
+    request["metadata"]["namespace"] = call.namespace().into();
+    let account = decode_entry(&*call.current()?, &call.resource.source).map_err(ApiError::internal)?;
+    let issuer = call.core.config.token_issuer.as_ref().ok_or_else(ApiError::no_such_resource)?;
+    let answer = issuer.issue(&account, request, call.registry()).await?;
+    call.reply_value(StatusCode::CREATED, &answer)
+}

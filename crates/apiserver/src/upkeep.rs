@@ -1,0 +1,179 @@
+//! Starting and background work: filling the caches, compaction, system namespaces, the `kubernetes` Service.
+//!
+//! Invariant: every step may be repeated; what exists already is left as it is, except what this server alone keeps (its own
+//! endpoints).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::{Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use store::KvError;
+use tower::Service;
+
+use crate::body::{Body, full};
+use crate::cache::feed::FeedError;
+use crate::chain::Identity;
+use crate::server::{ApiServer, Core, stopped};
+
+/// Namespaces that always exist.
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// How often the own endpoints and namespaces are looked at.
+const BOOTSTRAP_EVERY: Duration = Duration::from_secs(60);
+const BOOTSTRAP_RETRY: Duration = Duration::from_secs(1);
+
+/// The server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("fill the caches")]
+    Fill(#[from] FeedError),
+    #[error("bootstrap {what}: {answer}")]
+    Bootstrap { what: String, answer: String },
+}
+
+impl ApiServer {
+    /// Fills the caches, starts the background tasks on the current runtime and makes the system namespaces. Once.
+    pub async fn start(&self) -> Result<(), StartError> {
+        let core = &self.core;
+        let watch = core.registry.feed.fill().await?;
+        tokio::spawn(core.registry.feed.clone().run(watch));
+        tokio::spawn(run_compaction(core.clone()));
+        bootstrap(self).await?;
+        core.ready.store(true, Ordering::Release);
+        tokio::spawn(run_bootstrap(self.clone()));
+        Ok(())
+    }
+}
+
+/// Forgets revisions once they are old enough, in the store and in the caches.
+async fn run_compaction(core: Arc<Core>) {
+    let steps = 5;
+    let every = (core.config.history_min / steps).max(Duration::from_secs(1));
+    let mut marks: VecDeque<i64> = VecDeque::new();
+    let mut stop = core.stopping.subscribe();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            () = stopped(&mut stop) => return,
+        }
+        marks.push_back(core.registry.feed.applied());
+        if marks.len() <= steps as usize {
+            continue;
+        }
+        let Some(revision) = marks.pop_front() else { continue };
+        core.registry.feed.forget_until(revision);
+        match core.registry.kv.compact(revision).await {
+            Ok(()) | Err(KvError::Compacted { .. }) => {}
+            Err(error) => tracing::warn!(%error, revision, "cannot compact the store; trying again later"),
+        }
+    }
+}
+
+async fn run_bootstrap(server: ApiServer) {
+    let mut stop = server.core.stopping.subscribe();
+    let mut pause = BOOTSTRAP_EVERY;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stopped(&mut stop) => return,
+        }
+        pause = match bootstrap(&server).await {
+            Ok(()) => BOOTSTRAP_EVERY,
+            Err(error) => {
+                tracing::warn!(%error, "system objects are not as they should be; trying again");
+                BOOTSTRAP_RETRY
+            }
+        };
+    }
+}
+
+async fn bootstrap(server: &ApiServer) -> Result<(), StartError> {
+    for name in NAMESPACES {
+        let path = "/api/v1/namespaces";
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        ensure(server, path, name, &namespace, false).await?;
+    }
+    let Some((address, port)) = server.core.config.advertise else { return Ok(()) };
+    let cluster_ip = server.core.services.first_address().to_string();
+    let labels = json!({"component": "apiserver", "provider": "kubernetes"});
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
+        "spec": {
+            "clusterIP": cluster_ip, "clusterIPs": [cluster_ip], "type": "ClusterIP", "sessionAffinity": "None",
+            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]
+        }
+    });
+    ensure(server, "/api/v1/namespaces/default/services", "kubernetes", &service, false).await?;
+    let endpoints = json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}
+        },
+        "subsets": [{
+            "addresses": [{"ip": address.to_string()}],
+            "ports": [{"name": "https", "port": port, "protocol": "TCP"}]
+        }]
+    });
+    ensure(server, "/api/v1/namespaces/default/endpoints", "kubernetes", &endpoints, true).await?;
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"}
+        },
+        "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}]
+    });
+    let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    ensure(server, path, "kubernetes", &slice, true).await
+}
+
+/// Creates an object that is missing; with `keep`, replaces one that is there (an equal one is not written).
+async fn ensure(
+    server: &ApiServer,
+    collection: &str,
+    name: &str,
+    object: &Value,
+    keep: bool,
+) -> Result<(), StartError> {
+    let one = format!("{collection}/{name}");
+    let (code, _) = ask(server, Method::GET, &one, None).await;
+    let (code, answer) = match code {
+        StatusCode::OK if keep => ask(server, Method::PUT, &one, Some(object)).await,
+        StatusCode::NOT_FOUND => ask(server, Method::POST, collection, Some(object)).await,
+        _ => return Ok(()),
+    };
+    if code.is_success() || code == StatusCode::CONFLICT {
+        return Ok(());
+    }
+    Err(StartError::Bootstrap { what: one, answer })
+}
+
+/// A request of the server to itself.
+async fn ask(server: &ApiServer, method: Method, path: &str, object: Option<&Value>) -> (StatusCode, String) {
+    let body = object.map(Value::to_string).unwrap_or_default();
+    let mut request: Request<Body> = Request::new(full(body));
+    *request.method_mut() = method;
+    *request.uri_mut() = path.parse().unwrap_or_default();
+    request.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    request.headers_mut().insert(http::header::USER_AGENT, http::HeaderValue::from_static("kube-apiserver"));
+    request.extensions_mut().insert(Identity {
+        user: "system:apiserver".to_owned(),
+        groups: vec!["system:masters".to_owned(), "system:authenticated".to_owned()],
+        ..Identity::default()
+    });
+    let Ok(response) = server.clone().call(request).await;
+    let code = response.status();
+    let text = match response.into_body().collect().await {
+        Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+        Err(error) => error.to_string(),
+    };
+    (code, text)
+}
