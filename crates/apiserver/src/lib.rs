@@ -9,7 +9,8 @@
 //! Invariants: [I1] nothing else talks to the store; [I6] there is one handler for all kinds; [I8] the stored form is upstream's;
 //! an answered write is visible to every later read of this server.
 //!
-//! Reading order: [`config`], [`chain`], [`reader`], [`error`], [`body`];
+//! Reading order: [`config`], [`chain`], [`reader`], [`error`], [`body`]; [`server`], [`request`], [`negotiate`]; [`registry`],
+//! [`stored`], [`cache`]; [`rest`], [`encode`]; [`streams`], [`listener`], [`upkeep`];
 //! then the security side: [`pki`], [`authn`], [`authz`], [`rbac`],
 //! [`admission`], [`encryption`], [`audit`], put together in [`security`].
 
@@ -18,18 +19,37 @@ pub mod audit;
 pub mod authn;
 pub mod authz;
 pub mod body;
+pub mod cache;
 pub mod chain;
 pub mod config;
 pub mod discovery;
+pub mod encode;
 pub mod encryption;
 pub mod error;
+pub mod listener;
+pub mod managed;
+pub mod negotiate;
 pub mod openapi;
+pub mod paths;
 pub mod pki;
+pub mod policy;
 pub mod rbac;
 pub mod reader;
+pub mod registry;
+pub mod request;
+pub mod rest;
+pub mod review;
 pub mod security;
+pub mod server;
+pub mod services;
+pub mod shim;
+pub mod stored;
+pub mod streams;
+pub mod table;
+pub mod upkeep;
 
 pub use chain::Identity;
 pub use config::ApiServerConfig;
 pub use error::ApiError;
 pub use reader::Reader;
+pub use server::ApiServer;
