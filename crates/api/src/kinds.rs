@@ -35,6 +35,8 @@ pub struct Kind {
     /// On the collection and the object, in discovery's order (sorted).
     pub verbs: &'static [&'static str],
     pub subresources: &'static [Subresource],
+    /// A delete answers with the object itself instead of a `Status`, also when it is gone at once.
+    pub returns_deleted: bool,
     /// Field selectors beyond `metadata.name` and `metadata.namespace`.
     pub selectable_fields: &'static [Selectable],
     pub message: MessageRef,
@@ -196,6 +198,7 @@ fn resolve(row: &'static table::Row) -> Option<Kind> {
         storage_api_version: row.storage_api_version,
         verbs: row.verbs,
         subresources: row.subresources,
+        returns_deleted: row.returns_deleted,
         selectable_fields: row.selectable_fields,
         message: schema::by_kind(group, version, row.kind)?,
     })

@@ -63,7 +63,7 @@ pub fn v3_document(kinds: &[Kind], path: &str, release: &str) -> Option<Value> {
     if served.is_empty() {
         return None;
     }
-    let (schemas, _) = definitions::closure(&roots(&served), kinds, Dialect::V3);
+    let schemas = definitions::closure(&roots(&served), kinds, Dialect::V3);
     Some(json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": release},
@@ -75,7 +75,7 @@ pub fn v3_document(kinds: &[Kind], path: &str, release: &str) -> Option<Value> {
 /// `/openapi/v2` as JSON.
 pub fn v2_document(kinds: &[Kind], release: &str) -> Value {
     let served: Vec<&Kind> = kinds.iter().collect();
-    let (schemas, _) = definitions::closure(&roots(&served), kinds, Dialect::V2);
+    let schemas = definitions::closure(&roots(&served), kinds, Dialect::V2);
     json!({
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": release},

@@ -124,41 +124,69 @@ fn write_packages(modules: &Path, facts: &Facts, text: &mut String) -> Result<us
         let messages = proto::read(&dir.join("generated.proto"), package.proto)?;
         let openapi = openapi_name(package.proto, "");
         let _ = writeln!(text, "P {} {} {}", short(package.proto), openapi.trim_end_matches('.'), package.api);
+        let inliners = inliners(package, &go, &messages);
         for (name, fields) in &messages {
             let full = format!("{}.{name}", package.proto);
             if SPECIAL.iter().any(|(special, _)| *special == full) || name == "Timestamp" {
                 continue;
             }
             let Some(decl) = go.get(name) else { continue };
-            write_message(package, name, (fields, decl), facts, text)?;
+            // A struct that is only inlined is published as part of those that inline it.
+            let outer = inliners.get(name.as_str()).copied().unwrap_or(name);
+            let definition = openapi_name(package.proto, name);
+            let published = if facts.has(&definition) { definition } else { openapi_name(package.proto, outer) };
+            write_message(package, name, &published, (fields, decl), facts, text)?;
             count += 1;
         }
     }
     Ok(count)
 }
 
+/// Inlined struct -> a struct that inlines it, within one package.
+fn inliners<'m>(
+    package: &Package,
+    go: &'m BTreeMap<String, golang::GoStruct>,
+    messages: &'m proto::Messages,
+) -> BTreeMap<&'m str, &'m str> {
+    let mut found = BTreeMap::new();
+    for (outer, fields) in messages {
+        let Some(decl) = go.get(outer) else { continue };
+        for field in decl.fields.iter().filter(|field| field.json.is_empty()) {
+            let Some(proto) = fields.get(&field.tag) else { continue };
+            if let Some((home, name)) = proto.ty.rsplit_once('.')
+                && home == package.proto
+            {
+                found.entry(name).or_insert(outer.as_str());
+            }
+        }
+    }
+    found
+}
+
 fn write_message(
     package: &Package,
     name: &str,
+    published: &str,
     (fields, decl): (&BTreeMap<u32, ProtoField>, &golang::GoStruct),
     facts: &Facts,
     text: &mut String,
 ) -> Result<(), String> {
-    let definition = openapi_name(package.proto, name);
     let mut flags = String::new();
     if decl.type_meta {
         flags.push_str(" typemeta");
     }
-    flags.push_str(&facts.message_flags(&definition));
+    if published == openapi_name(package.proto, name) {
+        flags.push_str(&facts.message_flags(published));
+    }
     let _ = writeln!(text, "M {name}{flags}");
     let mut seen = 0;
     for go in &decl.fields {
         let Some(field) = fields.get(&go.tag) else { continue };
         seen += 1;
-        let _ = writeln!(text, " {}", field_line(package, &definition, go, field, facts));
+        let _ = writeln!(text, " {}", field_line(package, published, go, field, facts));
     }
     if seen != fields.len() {
-        return Err(format!("{definition}: {} protobuf fields, {seen} of them in the Go struct", fields.len()));
+        return Err(format!("{name}: {} protobuf fields, {seen} of them in the Go struct", fields.len()));
     }
     Ok(())
 }
@@ -180,7 +208,7 @@ fn field_line(package: &Package, definition: &str, go: &GoField, field: &ProtoFi
         }
     }
     if !inline {
-        line.push_str(&facts.field_flags(definition, name));
+        line.push_str(&facts.field_flags(definition, name, go.omit_empty || go.pointer));
     }
     line
 }

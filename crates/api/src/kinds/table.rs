@@ -15,6 +15,7 @@ pub(super) struct Row {
     pub(super) storage_api_version: &'static str,
     pub(super) verbs: &'static [&'static str],
     pub(super) subresources: &'static [Subresource],
+    pub(super) returns_deleted: bool,
     pub(super) selectable_fields: &'static [Selectable],
 }
 
@@ -82,6 +83,11 @@ impl Row {
         self.selectable_fields = fields;
         self
     }
+    /// See [`super::Kind::returns_deleted`].
+    const fn returns_deleted(mut self) -> Row {
+        self.returns_deleted = true;
+        self
+    }
     /// Answered by computation; never stored.
     const fn never_stored(mut self, verbs: &'static [&'static str]) -> Row {
         self.storage_prefix = None;
@@ -102,6 +108,7 @@ const fn namespaced(api_version: &'static str, kind: &'static str, plural: &'sta
         storage_api_version: api_version,
         verbs: ALL_VERBS,
         subresources: &[],
+        returns_deleted: false,
         selectable_fields: &[],
     }
 }
@@ -183,25 +190,29 @@ pub(super) const ROWS: &[Row] = &[
         .stored_under("minions")
         .with(&[other("proxy", "v1", "NodeProxyOptions", PROXY), STATUS])
         .select(&[at("spec.unschedulable")]),
-    namespaced("v1", "PersistentVolumeClaim", "persistentvolumeclaims").short(&["pvc"]).with(&[STATUS]),
-    cluster("v1", "PersistentVolume", "persistentvolumes").short(&["pv"]).with(&[STATUS]),
-    namespaced("v1", "Pod", "pods").short(&["po"]).in_all().with(POD_SUBRESOURCES).select(POD_FIELDS),
-    namespaced("v1", "PodTemplate", "podtemplates"),
+    namespaced("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
+        .returns_deleted()
+        .short(&["pvc"])
+        .with(&[STATUS]),
+    cluster("v1", "PersistentVolume", "persistentvolumes").returns_deleted().short(&["pv"]).with(&[STATUS]),
+    namespaced("v1", "Pod", "pods").returns_deleted().short(&["po"]).in_all().with(POD_SUBRESOURCES).select(POD_FIELDS),
+    namespaced("v1", "PodTemplate", "podtemplates").returns_deleted(),
     namespaced("v1", "ReplicationController", "replicationcontrollers")
         .short(&["rc"])
         .in_all()
         .stored_under("controllers")
         .with(&[SCALE, STATUS])
         .select(&[at("status.replicas")]),
-    namespaced("v1", "ResourceQuota", "resourcequotas").short(&["quota"]).with(&[STATUS]),
+    namespaced("v1", "ResourceQuota", "resourcequotas").returns_deleted().short(&["quota"]).with(&[STATUS]),
     namespaced("v1", "Secret", "secrets").select(&[at("type")]),
-    namespaced("v1", "ServiceAccount", "serviceaccounts").short(&["sa"]).with(&[other(
+    namespaced("v1", "ServiceAccount", "serviceaccounts").returns_deleted().short(&["sa"]).with(&[other(
         "token",
         "authentication.k8s.io/v1",
         "TokenRequest",
         CREATE,
     )]),
     namespaced("v1", "Service", "services")
+        .returns_deleted()
         .short(&["svc"])
         .in_all()
         .stored_under("services/specs")

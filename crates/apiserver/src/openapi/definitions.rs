@@ -11,13 +11,9 @@ use super::Dialect;
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const EXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1";
 
-/// The definitions of all messages reachable from `roots`, and their names.
-pub(super) fn closure(
-    roots: &[MessageRef],
-    kinds: &[Kind],
-    dialect: Dialect,
-) -> (Map<String, Value>, BTreeSet<String>) {
-    let mut schemas = special_definitions(dialect);
+/// The definitions of all messages reachable from `roots`.
+pub(super) fn closure(roots: &[MessageRef], kinds: &[Kind], dialect: Dialect) -> Map<String, Value> {
+    let mut schemas = Map::new();
     let mut seen: BTreeSet<String> = BTreeSet::new();
     let mut open: Vec<MessageRef> = roots.to_vec();
     while let Some(message) = open.pop() {
@@ -32,7 +28,11 @@ pub(super) fn closure(
             open.extend(api::schema::message("apiextensions/v1.JSONSchemaProps"));
         }
     }
-    (schemas, seen)
+    schemas.extend(special_definitions(dialect));
+    if !seen.iter().any(|name| name.starts_with(EXTENSIONS)) {
+        schemas.retain(|name, _| !name.starts_with(EXTENSIONS));
+    }
+    schemas
 }
 
 /// Types whose JSON form is a scalar or free: they are no messages of the table.
@@ -106,9 +106,9 @@ fn group_version_kinds(message: &Message, kinds: &[Kind]) -> Value {
 
 fn property(field: &Field, dialect: Dialect) -> Value {
     let mut schema = match field.repeat {
-        Repeat::One => value(field, field.pointer || field.omit_empty, dialect),
-        Repeat::List => json!({"type": "array", "items": value(field, false, dialect)}),
-        Repeat::Map => json!({"type": "object", "additionalProperties": value(field, false, dialect)}),
+        Repeat::One => value(field, dialect),
+        Repeat::List => json!({"type": "array", "items": element(field, dialect)}),
+        Repeat::Map => json!({"type": "object", "additionalProperties": element(field, dialect)}),
     };
     if dialect == Dialect::V3
         && let Some(default) = field.default.and_then(|text| serde_json::from_str::<Value>(text).ok())
@@ -140,38 +140,52 @@ fn property(field: &Field, dialect: Dialect) -> Value {
     schema
 }
 
-/// The schema of one value; v3 gives values that are always present their zero value as default.
-fn value(field: &Field, may_be_absent: bool, dialect: Dialect) -> Value {
-    let refer = |definition: &str, with_default: bool| match dialect {
-        Dialect::V2 => dialect.reference(definition),
-        Dialect::V3 if with_default => json!({"allOf": [dialect.reference(definition)], "default": {}}),
-        Dialect::V3 => json!({"allOf": [dialect.reference(definition)]}),
+/// The schema of a field's own value. v3 cannot put anything beside a reference, so it wraps it, and it gives values that
+/// are always present their zero value as default.
+fn value(field: &Field, dialect: Dialect) -> Value {
+    let mut schema = element(field, dialect);
+    if dialect == Dialect::V2 {
+        return schema;
+    }
+    if schema.get("$ref").is_some() {
+        schema = json!({"allOf": [schema]});
+    }
+    let zero = match field.ty {
+        // A struct value is there even under `omitempty`.
+        Type::Message(_) if !field.pointer => Some(json!({})),
+        _ if field.pointer || field.omit_empty => None,
+        Type::String => Some(json!("")),
+        Type::Bool => Some(json!(false)),
+        Type::Int32 | Type::Int64 | Type::Double => Some(json!(0)),
+        _ => None,
     };
-    let scalar = |mut schema: Value, zero: Value| {
-        if dialect == Dialect::V3 && !may_be_absent {
-            schema["default"] = zero;
-        }
-        schema
-    };
+    if let Some(zero) = zero {
+        schema["default"] = zero;
+    }
+    schema
+}
+
+/// The schema of the field's type: an element of a list, a value of a map.
+fn element(field: &Field, dialect: Dialect) -> Value {
+    let refer = |definition: &str| dialect.reference(definition);
     match field.ty {
-        Type::String => scalar(json!({"type": "string"}), json!("")),
-        Type::Bool => scalar(json!({"type": "boolean"}), json!(false)),
-        Type::Int32 => scalar(json!({"type": "integer", "format": "int32"}), json!(0)),
-        Type::Int64 => scalar(json!({"type": "integer", "format": "int64"}), json!(0)),
-        Type::Double => scalar(json!({"type": "number", "format": "double"}), json!(0)),
+        Type::String => json!({"type": "string"}),
+        Type::Bool => json!({"type": "boolean"}),
+        Type::Int32 => json!({"type": "integer", "format": "int32"}),
+        Type::Int64 => json!({"type": "integer", "format": "int64"}),
+        Type::Double => json!({"type": "number", "format": "double"}),
         Type::Bytes => json!({"type": "string", "format": "byte"}),
         Type::Strings => json!({"type": "array", "items": {"type": "string"}}),
-        // A struct value is there even under `omitempty`.
-        Type::Message(message) => refer(&message.definition(), !field.pointer),
-        Type::Time => refer(&format!("{META}.Time"), false),
-        Type::MicroTime => refer(&format!("{META}.MicroTime"), false),
-        Type::Fields => refer(&format!("{META}.FieldsV1"), false),
-        Type::Quantity => refer("io.k8s.apimachinery.pkg.api.resource.Quantity", false),
-        Type::IntOrString => refer("io.k8s.apimachinery.pkg.util.intstr.IntOrString", false),
-        Type::Raw => refer("io.k8s.apimachinery.pkg.runtime.RawExtension", false),
-        Type::Json => refer(&format!("{EXTENSIONS}.JSON"), false),
-        Type::SchemaOrArray => refer(&format!("{EXTENSIONS}.JSONSchemaPropsOrArray"), false),
-        Type::SchemaOrBool => refer(&format!("{EXTENSIONS}.JSONSchemaPropsOrBool"), false),
-        Type::SchemaOrStrings => refer(&format!("{EXTENSIONS}.JSONSchemaPropsOrStringArray"), false),
+        Type::Message(message) => refer(&message.definition()),
+        Type::Time => refer(&format!("{META}.Time")),
+        Type::MicroTime => refer(&format!("{META}.MicroTime")),
+        Type::Fields => refer(&format!("{META}.FieldsV1")),
+        Type::Quantity => refer("io.k8s.apimachinery.pkg.api.resource.Quantity"),
+        Type::IntOrString => refer("io.k8s.apimachinery.pkg.util.intstr.IntOrString"),
+        Type::Raw => refer("io.k8s.apimachinery.pkg.runtime.RawExtension"),
+        Type::Json => refer(&format!("{EXTENSIONS}.JSON")),
+        Type::SchemaOrArray => refer(&format!("{EXTENSIONS}.JSONSchemaPropsOrArray")),
+        Type::SchemaOrBool => refer(&format!("{EXTENSIONS}.JSONSchemaPropsOrBool")),
+        Type::SchemaOrStrings => refer(&format!("{EXTENSIONS}.JSONSchemaPropsOrStringArray")),
     }
 }

@@ -265,6 +265,7 @@ impl Builder<'_> {
             Action::List | Action::ListAll => {
                 self.kind.list_message.map(|message| message.definition()).unwrap_or_default()
             }
+            Action::Delete if self.kind.returns_deleted => body.clone(),
             Action::Delete | Action::DeleteCollection => format!("{META}.Status"),
             _ => body.clone(),
         };

@@ -10,7 +10,7 @@ use serde_json::Value;
 /// Facts by definition name.
 pub struct Facts {
     definitions: BTreeMap<String, Value>,
-    /// Definition -> field -> default that is not the zero value.
+    /// Definition -> field -> published default, of scalars.
     defaults: BTreeMap<String, BTreeMap<String, Value>>,
 }
 
@@ -43,10 +43,18 @@ impl Facts {
         flags
     }
 
-    /// Flags of a field line, each with a leading space.
-    pub fn field_flags(&self, definition: &str, field: &str) -> String {
+    /// Whether a definition of this name is published (structs that are only ever inlined are not).
+    pub fn has(&self, definition: &str) -> bool {
+        self.definitions.contains_key(definition)
+    }
+
+    /// Flags of a field line, each with a leading space. A zero default is a fact only for a field that may be absent
+    /// (`optional`): others are published with their zero value anyway.
+    pub fn field_flags(&self, definition: &str, field: &str, optional: bool) -> String {
         let mut flags = String::new();
-        if let Some(default) = self.defaults.get(definition).and_then(|d| d.get(field)) {
+        if let Some(default) = self.defaults.get(definition).and_then(|d| d.get(field))
+            && (optional || !is_zero(default))
+        {
             flags.push_str(&format!(" default:{default}"));
         }
         let Some(schema) = self.definitions.get(definition) else { return flags };
@@ -81,15 +89,17 @@ fn collect_defaults(document: &Value, defaults: &mut BTreeMap<String, BTreeMap<S
         let Some(properties) = schema["properties"].as_object() else { continue };
         for (field, property) in properties {
             match property.get("default") {
-                Some(Value::String(s)) if s.is_empty() => {}
-                Some(Value::Number(n)) if n.as_f64() == Some(0.0) => {}
-                Some(Value::Bool(false) | Value::Object(_) | Value::Null) | None => {}
+                Some(Value::Object(_) | Value::Null) | None => {}
                 Some(default) => {
                     defaults.entry(definition.clone()).or_default().insert(field.clone(), default.clone());
                 }
             }
         }
     }
+}
+
+fn is_zero(default: &Value) -> bool {
+    default == "" || default == false || default.as_f64() == Some(0.0)
 }
 
 fn strings(value: &Value) -> Vec<&str> {
