@@ -96,6 +96,8 @@ pub struct Field {
     pub list_type: ListType,
     /// `x-kubernetes-map-type: atomic` of a map or struct.
     pub map_atomic: bool,
+    /// `x-kubernetes-map-type: granular`: owned field by field although its message is atomic elsewhere.
+    pub map_granular: bool,
     pub patch: PatchStrategy,
     /// The key by which strategic merge matches list elements.
     pub merge_key: Option<&'static str>,

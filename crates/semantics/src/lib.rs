@@ -9,6 +9,7 @@
 //! and k8s-openapi structs inside a kind's rules. Time and ids are arguments.
 #![forbid(unsafe_code)]
 
+pub mod columns;
 pub mod field;
 pub mod names;
 pub mod node_selector;

@@ -124,8 +124,10 @@ fn property(field: &Field, dialect: Dialect) -> Value {
             schema["x-kubernetes-list-map-keys"] = json!(keys);
         }
     }
-    if field.map_atomic {
-        schema["x-kubernetes-map-type"] = Value::from("atomic");
+    for (set, map_type) in [(field.map_atomic, "atomic"), (field.map_granular, "granular")] {
+        if set {
+            schema["x-kubernetes-map-type"] = Value::from(map_type);
+        }
     }
     let strategy: Vec<&str> = [(field.patch.merge, "merge"), (field.patch.retain_keys, "retainKeys")]
         .into_iter()

@@ -62,8 +62,8 @@ impl Facts {
             flags.push_str(" required");
         }
         let property = &schema["properties"][field];
-        if property["x-kubernetes-map-type"] == "atomic" {
-            flags.push_str(" atomic");
+        if let Some(map_type) = property["x-kubernetes-map-type"].as_str() {
+            flags.push_str(&format!(" {map_type}"));
         }
         match property["x-kubernetes-list-type"].as_str() {
             Some("map") => {
