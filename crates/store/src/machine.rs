@@ -210,11 +210,13 @@ impl<'m> Write<'m> {
     }
 
     fn put(&mut self, put: &Put) -> Option<Arc<KeyValue>> {
-        let state = &mut self.machine.state;
-        let known = state.keys.get_key_value(put.key.as_ref()).map(|(key, _)| key.clone());
+        let known = self.machine.state.keys.get_key_value(put.key.as_ref());
+        // A known key is shared between the map and all its versions.
+        let (key, prev) = match known {
+            Some((key, versions)) => (key.clone(), versions.newest().cloned()),
+            None => (Bytes::copy_from_slice(&put.key), None),
+        };
         let is_known = known.is_some();
-        let key = known.unwrap_or_else(|| Bytes::copy_from_slice(&put.key));
-        let prev = state.newest(&key).cloned();
         let kv = Arc::new(KeyValue {
             value: if put.ignore_value {
                 prev.as_ref().map_or_else(Bytes::new, |p| p.value.clone())

@@ -159,7 +159,7 @@ impl State {
 
     /// The newest version of `key`, if it exists.
     pub(crate) fn newest(&self, key: &[u8]) -> Option<&Arc<KeyValue>> {
-        self.keys.get(key).and_then(|versions| versions.at(At::Newest))
+        self.keys.get(key).and_then(Versions::newest)
     }
 
     /// First revision whose events are kept.
@@ -175,6 +175,11 @@ impl State {
 }
 
 impl Versions {
+    /// The newest version, if the key exists.
+    pub(crate) fn newest(&self) -> Option<&Arc<KeyValue>> {
+        self.at(At::Newest)
+    }
+
     fn at(&self, at: At) -> Option<&Arc<KeyValue>> {
         match (self, at) {
             (Self::One(kv), At::Newest) => Some(kv),

@@ -84,15 +84,11 @@ impl Store {
     }
 
     /// Resolves, with the reason, when the store can't write any more because its disk has failed. The process should
-    /// end then and be started anew: recovery knows what is durable.
+    /// end then and be started anew: recovery knows what is durable. Also resolves once the store is closed.
     pub async fn failed(&self) -> Arc<str> {
         let mut stopped = self.stopped.clone();
         let reason = stopped.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
-        match reason {
-            Some(reason) => reason,
-            // The store was closed: it won't fail any more.
-            None => std::future::pending().await,
-        }
+        reason.unwrap_or_else(|| "the store has ended".into())
     }
 
     /// Makes the store look at its clock now, and waits until it has. For tests and simulations with a clock of their own.

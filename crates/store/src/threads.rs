@@ -88,6 +88,9 @@ fn run_driver(mut driver: Driver, messages: &Receiver<Message>, outlets: &Outlet
             }
         };
         first.into_iter().chain(messages.try_iter().take(TAKE_MAX)).for_each(|message| driver.handle(message));
+        if driver.is_tick_due() {
+            driver.handle(Message::Tick { reply: None });
+        }
         carry_out(driver.flush(), outlets);
     }
 }

@@ -1,4 +1,5 @@
 //! The contract of `Kv` by example: what the property test's model leaves out.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! Property: the store is indistinguishable from a naive model that keeps every revision as a whole map.
 //!
 //! Random transactions, compactions, reads of old revisions, restarts and watches; the model answers by looking things up.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

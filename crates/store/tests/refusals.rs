@@ -1,4 +1,5 @@
 //! What the store refuses, in which words, and that nothing is lost by it.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! A slow disk: writes group-commit, and nothing else notices. The clock is ours, the disk's syncs are held by the test.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 use std::time::Duration;
