@@ -30,8 +30,9 @@ pub fn decide_admission(pod: &Pod, node: &NodeView) -> Result<(), Verdict> {
     if !matches_node(pod, node) {
         return Err(Verdict {
             reason: "NodeAffinity".to_owned(),
-            message: "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
-                .to_owned(),
+            message:
+                "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
+                    .to_owned(),
         });
     }
     let (cpu, memory) = pod_requests(pod);

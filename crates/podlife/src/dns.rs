@@ -23,7 +23,10 @@ pub fn parse_resolv_conf(text: &str) -> Resolver {
         let mut words = line.split_whitespace();
         match words.next() {
             Some("nameserver") => resolver.servers.extend(words.next().map(str::to_owned)),
-            Some("search") => resolver.searches = words.map(|w| w.trim_end_matches('.').to_owned()).filter(|w| !w.is_empty()).collect(),
+            Some("search") => {
+                resolver.searches =
+                    words.map(|w| w.trim_end_matches('.').to_owned()).filter(|w| !w.is_empty()).collect()
+            }
             Some("options") => resolver.options.extend(words.map(str::to_owned)),
             _ => {}
         }
@@ -48,7 +51,9 @@ pub fn derive_resolver(pod: &Pod, host: &Resolver, cluster_dns: &[String], clust
         for option in config.options.iter().flatten() {
             let Some(name) = &option.name else { continue };
             resolver.options.retain(|known| known.split(':').next() != Some(name));
-            resolver.options.push(option.value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}:{value}")));
+            resolver
+                .options
+                .push(option.value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}:{value}")));
         }
     }
     resolver.servers.truncate(SERVERS_MAX);

@@ -163,7 +163,10 @@ mod tests {
         };
         let pod = Pod::default();
         assert_eq!(resource_value(&pod, Some(&container), &selector("limits.cpu", None), &facts), Ok("2".to_owned()));
-        assert_eq!(resource_value(&pod, Some(&container), &selector("limits.cpu", Some("1m")), &facts), Ok("2000".to_owned()));
+        assert_eq!(
+            resource_value(&pod, Some(&container), &selector("limits.cpu", Some("1m")), &facts),
+            Ok("2000".to_owned())
+        );
         assert_eq!(resource_value(&pod, Some(&container), &selector("requests.cpu", None), &facts), Ok("0".to_owned()));
     }
 }

@@ -46,7 +46,9 @@ fn is_valid(image: &str) -> bool {
     let is_host = |part: &str| part.contains('.') || part.contains(':') || part == "localhost";
     if parts.len() > 1 && is_host(parts[0]) {
         let host = parts.remove(0);
-        if host.is_empty() || !host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']')) {
+        if host.is_empty()
+            || !host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']'))
+        {
             return false;
         }
     }

@@ -24,7 +24,9 @@ pub enum Busy {
     /// Pull, create, start and postStart, in this order.
     Starting,
     /// preStop and stop; dead by `deadline` at the latest.
-    Stopping { deadline: Timestamp },
+    Stopping {
+        deadline: Timestamp,
+    },
     Removing,
 }
 
@@ -53,6 +55,8 @@ pub struct ContainerMemory {
     pub failure: Option<StartFailure>,
     /// Of restarts after exits.
     pub crash_backoff: Backoff,
+    /// Of pulls of its image.
+    pub pull_backoff: Backoff,
     /// Set when a probe failed its threshold or a hook failed; cleared by a new instance.
     pub kill: Option<KillReason>,
     /// The instance that the three below speak of.

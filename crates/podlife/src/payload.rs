@@ -12,6 +12,8 @@ pub struct File {
     pub bytes: Vec<u8>,
     /// Permission bits.
     pub mode: u32,
+    /// User that owns it, if not root.
+    pub owner: Option<u32>,
 }
 
 /// Path below the volume -> file.
@@ -37,7 +39,9 @@ pub fn select_files(
     what: &str,
 ) -> Result<Files, String> {
     let Some(items) = items.filter(|items| !items.is_empty()) else {
-        let files = data.iter().map(|(key, bytes)| (key.clone(), File { bytes: bytes.clone(), mode: default_mode }));
+        let files = data
+            .iter()
+            .map(|(key, bytes)| (key.clone(), File { bytes: bytes.clone(), mode: default_mode, owner: None }));
         return Ok(files.collect());
     };
     let mut files = Files::new();
@@ -46,7 +50,7 @@ pub fn select_files(
             Some(bytes) => {
                 check_path(&item.path)?;
                 let mode = item.mode.map_or(default_mode, mode_bits);
-                files.insert(item.path.clone(), File { bytes: bytes.clone(), mode });
+                files.insert(item.path.clone(), File { bytes: bytes.clone(), mode, owner: None });
             }
             None if optional => {}
             None => return Err(format!("{what} references non-existent config key: {}", item.key)),

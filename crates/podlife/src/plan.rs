@@ -40,16 +40,36 @@ pub enum Action {
     /// Mount volumes. Repeats inside the worker until they are all there.
     Prepare,
     /// Stop older sandboxes, then run a new one.
-    CreateSandbox { attempt: u32 },
+    CreateSandbox {
+        attempt: u32,
+    },
     /// Pull, create, start, postStart. `restart`: an earlier instance exited, so its back-off advances.
-    StartContainer { name: String, attempt: u32, sandbox_id: String, restart: bool },
+    StartContainer {
+        name: String,
+        attempt: u32,
+        sandbox_id: String,
+        restart: bool,
+    },
     /// Give up a start in flight.
-    CancelStart { name: String },
+    CancelStart {
+        name: String,
+    },
     /// preStop (if any and wanted), then stop within `grace_seconds` counted from now.
-    StopContainer { name: String, id: String, grace_seconds: i64, pre_stop: bool, message: String },
+    StopContainer {
+        name: String,
+        id: String,
+        grace_seconds: i64,
+        pre_stop: bool,
+        message: String,
+    },
     /// Remove a dead instance that no status needs.
-    RemoveContainer { name: String, id: String },
-    StopSandbox { id: String },
+    RemoveContainer {
+        name: String,
+        id: String,
+    },
+    StopSandbox {
+        id: String,
+    },
     /// Unmount volumes, remove cgroup.
     CleanUp,
     /// Delete from the API with grace 0 and the uid as precondition.
@@ -57,7 +77,9 @@ pub enum Action {
     /// Remove dead containers, sandboxes, directories; the worker ends.
     Forget,
     /// An event worth telling: a container waits out its back-off.
-    ReportBackOff { name: String },
+    ReportBackOff {
+        name: String,
+    },
 }
 
 /// A probe that should be running now.

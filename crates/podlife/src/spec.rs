@@ -109,7 +109,7 @@ fn as_container(ephemeral: &EphemeralContainer) -> Container {
 /// A running container whose hash no longer fits is replaced. Covers what may change in place: the image. FNV-1a.
 pub fn container_hash(container: &Container) -> u64 {
     let text = [container.name.as_str(), "\0", container.image.as_deref().unwrap_or_default()];
-    text.iter().flat_map(|part| part.bytes()).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    text.iter()
+        .flat_map(|part| part.bytes())
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }

@@ -104,8 +104,7 @@ fn plan_kills(inputs: &PlanInputs<'_>, actions: &mut Vec<Action>) {
         }
         if let Some(kill) = memory.and_then(|m| m.kill.as_ref()).filter(|kill| kill.container_id == record.id) {
             let restarts = should_restart(inputs.pod, container, 137);
-            let message =
-                if restarts { format!("{}, will be restarted", kill.message) } else { kill.message.clone() };
+            let message = if restarts { format!("{}, will be restarted", kill.message) } else { kill.message.clone() };
             actions.push(stop(inputs.pod, record, &message, kill.grace_seconds));
         } else if record.hash != 0 && record.hash != container_hash(container) {
             let message = format!("Container {} definition changed, will be restarted", container.name);
@@ -130,7 +129,9 @@ fn plan_removals(inputs: &PlanInputs<'_>, actions: &mut Vec<Action>) {
     names.dedup();
     for name in names.into_iter().filter(|name| inputs.memory.busy(name).is_none()) {
         let surplus = inputs.observed.instances(name).skip(2).filter(|record| record.state != RunState::Running);
-        actions.extend(surplus.take(1).map(|record| Action::RemoveContainer { name: name.to_owned(), id: record.id.clone() }));
+        actions.extend(
+            surplus.take(1).map(|record| Action::RemoveContainer { name: name.to_owned(), id: record.id.clone() }),
+        );
     }
 }
 

@@ -19,9 +19,7 @@ use crate::observed::{ContainerRecord, RunState};
 use crate::phase::derive_phase;
 use crate::plan::PlanInputs;
 use crate::restart::should_restart;
-use crate::spec::{
-    containers, ephemeral_containers, init_containers, is_host_network, is_sidecar, pod_label, pod_spec,
-};
+use crate::spec::{containers, ephemeral_containers, init_containers, is_host_network, is_sidecar, pod_label};
 use crate::starting::usable_sandbox;
 
 /// ErrImagePull is shown for this long, then ImagePullBackOff until the next try.
@@ -146,11 +144,8 @@ fn settle_phase(inputs: &PlanInputs<'_>, derived: &str) -> (String, Option<Strin
         return (phase.to_owned(), Some(verdict.reason.clone()), Some(verdict.message.clone()));
     }
     let phase = if terminal(derived) && alive { told } else { derived };
-    let (reason, message) = if phase == told {
-        (inputs.previous.reason.clone(), inputs.previous.message.clone())
-    } else {
-        (None, None)
-    };
+    let (reason, message) =
+        if phase == told { (inputs.previous.reason.clone(), inputs.previous.message.clone()) } else { (None, None) };
     (phase.to_owned(), reason, message)
 }
 
@@ -161,9 +156,10 @@ fn ordinary_ever_started(inputs: &PlanInputs<'_>) -> bool {
         };
         ran(&status.state) || ran(&status.last_state)
     };
-    containers(inputs.pod).iter().any(|container| {
-        inputs.observed.newest(&container.name).is_some_and(|record| record.started_at > 0)
-    }) || inputs.previous.container_statuses.iter().flatten().any(was)
+    containers(inputs.pod)
+        .iter()
+        .any(|container| inputs.observed.newest(&container.name).is_some_and(|record| record.started_at > 0))
+        || inputs.previous.container_statuses.iter().flatten().any(was)
 }
 
 /// At the end of a pod nothing is left waiting or running.
@@ -225,7 +221,8 @@ fn first_reason(inputs: &PlanInputs<'_>) -> &'static str {
 
 fn previous_of<'a>(inputs: &PlanInputs<'a>, name: &str) -> Option<&'a ContainerStatus> {
     let previous = inputs.previous;
-    let lists = [&previous.init_container_statuses, &previous.container_statuses, &previous.ephemeral_container_statuses];
+    let lists =
+        [&previous.init_container_statuses, &previous.container_statuses, &previous.ephemeral_container_statuses];
     lists.into_iter().flatten().flatten().find(|status| status.name == name)
 }
 
@@ -272,10 +269,8 @@ fn derive_seen(
         RunState::Unknown if previous.is_some_and(was_running) => (terminated_unknown(), before_state),
         RunState::Running | RunState::Created | RunState::Unknown => {
             let failure = inputs.memory.container(&container.name).and_then(|memory| memory.failure.as_ref());
-            let state = failure.map_or_else(
-                || waiting(first_reason(inputs), ""),
-                |failure| show_failure(inputs, container, failure),
-            );
+            let state = failure
+                .map_or_else(|| waiting(first_reason(inputs), ""), |failure| show_failure(inputs, container, failure));
             (state, before_state)
         }
     };
@@ -305,7 +300,8 @@ fn derive_exited(
     before: Option<ContainerState>,
 ) -> (ContainerState, Option<ContainerState>) {
     let ended = terminated(record, id);
-    let ending = inputs.pod.metadata.deletion_timestamp.is_some() || inputs.memory.gone || inputs.memory.verdict.is_some();
+    let ending =
+        inputs.pod.metadata.deletion_timestamp.is_some() || inputs.memory.gone || inputs.memory.verdict.is_some();
     if ending || !should_restart(inputs.pod, container, record.exit_code) {
         return (ended, before);
     }
@@ -408,7 +404,12 @@ pub(crate) fn is_started(inputs: &PlanInputs<'_>, container: &Container) -> bool
         return true;
     }
     let told = told_of(inputs, record).is_some_and(|status| status.started == Some(true));
-    inputs.memory.container(&container.name).filter(|m| m.container_id == record.id).and_then(|m| m.startup).unwrap_or(told)
+    inputs
+        .memory
+        .container(&container.name)
+        .filter(|m| m.container_id == record.id)
+        .and_then(|m| m.startup)
+        .unwrap_or(told)
 }
 
 fn is_ready(inputs: &PlanInputs<'_>, container: &Container) -> bool {

@@ -118,7 +118,8 @@ fn wants_stop(inputs: &PlanInputs<'_>, record: &ContainerRecord, grace_seconds: 
         None => true,
         Some(Busy::Stopping { deadline }) => {
             let now = inputs.now;
-            let wanted = now.checked_add(Duration::from_secs(grace_seconds.unsigned_abs() + 1)).unwrap_or(Timestamp::MAX);
+            let wanted =
+                now.checked_add(Duration::from_secs(grace_seconds.unsigned_abs() + 1)).unwrap_or(Timestamp::MAX);
             wanted < *deadline
         }
         // Cancelled above; its end is a new plan.

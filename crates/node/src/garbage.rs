@@ -1,0 +1,159 @@
+//! The slow sweep: what no worker owns any more, images nobody uses when the disk fills, and the eviction of pods when
+//! the node runs out of memory or disk.
+//!
+//! Input: every minute, the runtime's lists, directories, free space. Output: removals, evictions. Invariants: nothing of
+//! a pod that has a worker is touched; an image in use or pinned is never removed; one eviction a round.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use podlife::Stage;
+use podlife::memory::Verdict;
+use podlife::resources::{pod_requests, qos_class};
+use podlife::spec::{name, pod_spec, uid};
+
+use crate::cri::v1;
+use crate::kubelet::{Context, EVICTION_MEMORY_BYTES};
+use crate::machine::{observe_available_memory, observe_space};
+use crate::pods::Pods;
+use crate::worker::Snapshot;
+
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// Pressure is looked at as often as upstream does.
+const PRESSURE_EVERY: Duration = Duration::from_secs(10);
+/// Images are removed above the first until below the second, in percent of the disk used.
+const IMAGE_HIGH_PERCENT: u64 = 85;
+const IMAGE_LOW_PERCENT: u64 = 80;
+/// nodefs.available and nodefs.inodesFree: upstream's default hard thresholds, in percent.
+const DISK_FREE_PERCENT_MIN: u64 = 10;
+const INODES_FREE_PERCENT_MIN: u64 = 5;
+
+pub async fn run_garbage(context: Arc<Context>, pods: Pods) {
+    let mut sweep = tokio::time::interval(SWEEP_EVERY);
+    let mut pressure = tokio::time::interval(PRESSURE_EVERY);
+    sweep.tick().await;
+    loop {
+        tokio::select! {
+            _ = sweep.tick() => {
+                if pods.is_synced() {
+                    sweep_directories(&context, &pods);
+                    sweep_images(&context).await;
+                }
+            }
+            _ = pressure.tick() => relieve_pressure(&context, &pods),
+        }
+    }
+}
+
+/// Which pressures the node is under: (memory, disk).
+pub fn observe_pressure(context: &Context) -> (bool, bool) {
+    let memory = observe_available_memory().is_some_and(|available| available < EVICTION_MEMORY_BYTES);
+    let disk = observe_space(&context.config.kubelet_dir).is_some_and(|(free, total, inodes_free, inodes)| {
+        free * 100 < total * DISK_FREE_PERCENT_MIN || inodes_free * 100 < inodes * INODES_FREE_PERCENT_MIN
+    });
+    (memory, disk)
+}
+
+fn relieve_pressure(context: &Context, pods: &Pods) {
+    let (memory, disk) = observe_pressure(context);
+    let resource = match (memory, disk) {
+        (true, _) => "memory",
+        (false, true) => "ephemeral-storage",
+        (false, false) => return,
+    };
+    let mut candidates = pods.snapshots();
+    candidates.retain(|snapshot| matches!(snapshot.stage, Stage::Running | Stage::Initializing | Stage::Sandboxing));
+    candidates.retain(|snapshot| pod_spec(&snapshot.pod).priority.unwrap_or(0) < 2_000_000_000);
+    candidates.sort_by_key(eviction_order);
+    if let Some(victim) = candidates.first() {
+        let message = format!("The node was low on resource: {resource}. ");
+        tracing::warn!(pod = name(&victim.pod), "evicting: {message}");
+        context.recorder.warning(&victim.pod, "", "Evicted", &message);
+        pods.evict(uid(&victim.pod), Verdict { reason: "Evicted".to_owned(), message }, Duration::from_secs(1));
+    }
+}
+
+/// BestEffort before Burstable before Guaranteed, low priority first, then the smallest request.
+fn eviction_order(snapshot: &Snapshot) -> (u8, i32, i64) {
+    let class = match qos_class(&snapshot.pod) {
+        "BestEffort" => 0,
+        "Burstable" => 1,
+        _ => 2,
+    };
+    (class, pod_spec(&snapshot.pod).priority.unwrap_or(0), pod_requests(&snapshot.pod).1)
+}
+
+/// Directories of pods that nobody knows: left by a crash between the API's delete and ours.
+fn sweep_directories(context: &Context, pods: &Pods) {
+    let known = pods.snapshots().iter().map(|snapshot| uid(&snapshot.pod).to_owned()).collect::<HashSet<_>>();
+    let list = |directory: &Path| {
+        std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    for path in list(&context.config.kubelet_dir.join("pods")) {
+        let Some(uid) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        if !known.contains(uid)
+            && let Err(error) = crate::volumes::remove_pod_dir(&context.config.kubelet_dir, uid)
+        {
+            tracing::warn!(%error, path = %path.display(), "cannot remove an orphaned pod directory");
+        }
+    }
+    for path in list(&context.config.pod_log_dir) {
+        let Some(uid) = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.rsplit('_').next()) else {
+            continue;
+        };
+        if !known.contains(uid)
+            && let Err(error) = std::fs::remove_dir_all(&path)
+        {
+            tracing::warn!(%error, path = %path.display(), "cannot remove an orphaned log directory");
+        }
+    }
+    remove_dangling_log_links(&context.config.container_log_dir, "", "");
+}
+
+/// Links in /var/log/containers whose file is gone; of one pod, or of all if `name` is empty.
+pub fn remove_dangling_log_links(directory: &Path, namespace: &str, name: &str) {
+    let prefix = if name.is_empty() { String::new() } else { format!("{name}_{namespace}_") };
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()) {
+        let ours = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(&prefix));
+        if ours
+            && path.is_symlink()
+            && !path.exists()
+            && let Err(error) = std::fs::remove_file(&path)
+        {
+            tracing::warn!(%error, path = %path.display(), "cannot remove a log link");
+        }
+    }
+}
+
+async fn sweep_images(context: &Context) {
+    let Some((free, total, _, _)) = observe_space(&context.config.runtime.root) else { return };
+    if total == 0 || (total - free) * 100 / total < IMAGE_HIGH_PERCENT {
+        return;
+    }
+    let cri = &context.cri;
+    let lists = tokio::try_join!(
+        cri.list_images(v1::ListImagesRequest::default()),
+        cri.list_containers(v1::ListContainersRequest::default())
+    );
+    let Ok((images, containers)) = lists else { return };
+    let used = containers.containers.iter().flat_map(|container| {
+        [Some(container.image_ref.clone()), container.image.as_ref().map(|image| image.image.clone())]
+    });
+    let used = used.flatten().collect::<HashSet<_>>();
+    let mut target = (total - free).saturating_sub(total * IMAGE_LOW_PERCENT / 100);
+    for image in images.images {
+        let names = image.repo_tags.iter().chain(&image.repo_digests).chain(std::iter::once(&image.id));
+        let is_sandbox = image.repo_tags.contains(&context.config.runtime.sandbox_image);
+        if image.pinned || is_sandbox || names.clone().any(|name| used.contains(name)) || target == 0 {
+            continue;
+        }
+        let spec = v1::ImageSpec { image: image.id.clone(), ..Default::default() };
+        match cri.remove_image(v1::RemoveImageRequest { image: Some(spec) }).await {
+            Ok(_) => target = target.saturating_sub(image.size),
+            Err(error) => tracing::warn!(%error, image = %image.id, "cannot remove image"),
+        }
+    }
+}
