@@ -20,7 +20,7 @@ use crate::watch::Watches;
 
 /// How often we look whether somebody removed our table.
 const CHECK_EVERY: Duration = Duration::from_secs(30);
-const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// Runs for ever; dropping the future leaves the rules in place.
@@ -36,15 +36,17 @@ pub async fn run(watches: &Watches, node: NodeView) {
                 let since = Instant::now();
                 let reason = follow(&mut proxy, watches).await;
                 tracing::warn!(reason, "writing all Service rules anew");
-                // A table that stood for a while failed for a new reason.
-                retry = if since.elapsed() > RETRY_MAX { RETRY_FIRST } else { (retry * 2).min(RETRY_MAX) };
+                if since.elapsed() > RETRY_MAX {
+                    // A table that stood for a while failed for a new reason.
+                    retry = RETRY_FIRST;
+                }
             }
             Err(error) => {
                 tracing::error!(error = %Chain(&error), "could not write the Service rules");
-                retry = (retry * 2).min(RETRY_MAX);
             }
         }
         sleep(retry).await;
+        retry = (retry * 2).min(RETRY_MAX);
         update(&mut proxy, watches);
     }
 }

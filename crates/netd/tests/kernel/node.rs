@@ -13,7 +13,7 @@ use crate::namespaces::TestNs;
 pub(crate) struct Node {
     pub(crate) host: TestNs,
     pub(crate) paths: CniPaths,
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
 }
 
 impl Node {
