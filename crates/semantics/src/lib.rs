@@ -10,18 +10,29 @@
 #![forbid(unsafe_code)]
 
 pub mod columns;
+mod amount;
+mod canonical;
+#[cfg(test)]
+mod check;
+mod defaults;
 pub mod field;
+pub mod kinds;
+pub mod label_selector;
 pub mod names;
 pub mod node_selector;
 pub mod object_meta;
 pub mod patch;
 pub mod pod;
 pub mod pod_template_hash;
+pub mod qos;
+pub mod resources;
 pub mod semantic_eq;
 pub mod strategy;
 pub mod taints;
 pub mod time;
 pub mod typed;
+pub mod validate;
 
 pub use field::{ErrorKind, Errors, FieldError, Path};
+pub use kinds::strategy_of;
 pub use strategy::{Context, Rejection, Shape, Strategy, Subresource, User, Write, create, fill_metadata, update};

@@ -78,6 +78,8 @@ pub enum Generation {
     SpecOrAnnotations,
     /// 1 at creation, +1 whenever anything but metadata and status changes.
     Content,
+    /// As `Content`, and also for changed labels (EndpointSlice).
+    ContentOrLabels,
 }
 
 /// What a write of the status may change in the metadata.
@@ -359,6 +361,9 @@ fn raise_generation(shape: Shape, sub: Subresource, object: &mut Value, old: &Va
             spec_changed() || !semantic_eq(&object["metadata"]["annotations"], &old["metadata"]["annotations"])
         }
         Generation::Content => content_changed(object, old),
+        Generation::ContentOrLabels => {
+            content_changed(object, old) || !semantic_eq(&object["metadata"]["labels"], &old["metadata"]["labels"])
+        }
     };
     if changed {
         let next = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;

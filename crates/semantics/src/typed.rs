@@ -46,31 +46,44 @@ pub trait Rules: Send + Sync + 'static {
 /// A field that field selectors may name.
 #[derive(Debug, Clone, Copy)]
 pub struct Selectable {
-    /// The name in the selector, and the dotted path in the object.
+    /// The name in the selector.
     pub name: &'static str,
+    /// Dotted paths in the object; the first that holds a value counts. Empty: the name is the path.
+    pub paths: &'static [&'static str],
     /// The value if the object has none there.
     pub absent: &'static str,
 }
 
 impl Selectable {
     pub const fn new(name: &'static str) -> Self {
-        Self { name, absent: "" }
+        Self { name, paths: &[], absent: "" }
+    }
+
+    pub const fn at(name: &'static str, paths: &'static [&'static str]) -> Self {
+        Self { name, paths, absent: "" }
     }
 
     pub const fn flag(name: &'static str) -> Self {
-        Self { name, absent: "false" }
+        Self { name, paths: &[], absent: "false" }
     }
 
     pub const fn number(name: &'static str) -> Self {
-        Self { name, absent: "0" }
+        Self { name, paths: &[], absent: "0" }
     }
 
     fn read(&self, object: &Value) -> String {
-        match self.name.split('.').fold(object, |value, field| &value[field]) {
-            Value::String(text) => text.clone(),
-            Value::Null | Value::Array(_) | Value::Object(_) => self.absent.to_owned(),
-            other => other.to_string(),
-        }
+        let named = [self.name];
+        let paths = if self.paths.is_empty() { named.as_slice() } else { self.paths };
+        paths.iter().find_map(|path| read_path(object, path)).unwrap_or_else(|| self.absent.to_owned())
+    }
+}
+
+fn read_path(object: &Value, path: &str) -> Option<String> {
+    match path.split('.').fold(object, |value, field| &value[field]) {
+        Value::String(text) if text.is_empty() => None,
+        Value::String(text) => Some(text.clone()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+        other => Some(other.to_string()),
     }
 }
 

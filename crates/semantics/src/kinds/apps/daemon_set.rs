@@ -1,0 +1,120 @@
+//! DaemonSet: one pod at a time is replaced by default; a change of the template is counted in an annotation.
+
+use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::defaults::pod_spec::default_template;
+use crate::defaults::{fill, fill_text, text};
+use crate::field::{Errors, Path};
+use crate::names::subdomain_name;
+use crate::strategy::{Context, Generation, Shape, Subresource, Write};
+use crate::typed::Rules;
+use crate::validate::numbers::{
+    int_or_percent_value, int_or_string_json, validate_count, validate_immutable, validate_int_or_percent,
+    validate_percent_at_most_100,
+};
+use crate::validate::template::{validate_running_template, validate_selector};
+
+/// Where the old API's count of template changes lives on.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+pub struct DaemonSetRules;
+
+impl Rules for DaemonSetRules {
+    type Object = DaemonSet;
+    const SHAPE: Shape = Shape::new(subdomain_name).generation(Generation::Spec).with_status();
+
+    fn default(object: &mut DaemonSet) {
+        let spec = &mut object.spec;
+        default_template(&mut spec.template);
+        let strategy = spec.update_strategy.get_or_insert_default();
+        fill_text(&mut strategy.type_, "RollingUpdate");
+        if text(&strategy.type_) == "RollingUpdate" {
+            let rolling = strategy.rolling_update.get_or_insert_default();
+            fill(&mut rolling.max_unavailable, IntOrString::Int(1));
+            fill(&mut rolling.max_surge, IntOrString::Int(0));
+        }
+        fill(&mut spec.revision_history_limit, 10);
+    }
+
+    fn prepare_create(_context: &Context, object: &mut DaemonSet) {
+        let count = template_generation(object).max(1);
+        set_template_generation(object, count);
+    }
+
+    fn validate_create(_context: &Context, object: &DaemonSet, errors: &mut Errors) {
+        validate_spec(&object.spec, errors);
+    }
+
+    fn prepare_update(write: &Write<'_>, object: &mut DaemonSet, old: &DaemonSet) {
+        if write.sub != Subresource::Main {
+            return;
+        }
+        let before = template_generation(old);
+        let same = object.spec.template == old.spec.template;
+        set_template_generation(object, if same { before } else { before + 1 });
+    }
+
+    fn validate_update(write: &Write<'_>, object: &DaemonSet, old: &DaemonSet, errors: &mut Errors) {
+        if write.sub == Subresource::Status {
+            return;
+        }
+        let (spec, old) = (&object.spec, &old.spec);
+        validate_immutable(&spec.selector, &old.selector, Path::root("spec").child("selector"), errors);
+        validate_spec(spec, errors);
+    }
+}
+
+fn template_generation(object: &DaemonSet) -> i64 {
+    let annotation = object.metadata.annotations.as_ref().and_then(|a| a.get(TEMPLATE_GENERATION));
+    annotation.and_then(|value| value.parse().ok()).unwrap_or(0)
+}
+
+fn set_template_generation(object: &mut DaemonSet, count: i64) {
+    if count > 0 {
+        let annotations = object.metadata.annotations.get_or_insert_default();
+        annotations.insert(TEMPLATE_GENERATION.to_owned(), count.to_string());
+    }
+}
+
+fn validate_spec(spec: &DaemonSetSpec, errors: &mut Errors) {
+    let path = Path::root("spec");
+    validate_selector(&spec.selector, &spec.template, "daemonset", &path, errors);
+    validate_running_template(&spec.template, "DaemonSet", &path.child("template"), errors);
+    validate_count(spec.min_ready_seconds, path.child("minReadySeconds"), errors);
+    if let Some(strategy) = &spec.update_strategy {
+        validate_strategy(strategy, &path.child("updateStrategy"), errors);
+    }
+    validate_count(spec.revision_history_limit, path.child("revisionHistoryLimit"), errors);
+}
+
+fn validate_strategy(strategy: &DaemonSetUpdateStrategy, path: &Path, errors: &mut Errors) {
+    match (text(&strategy.type_), &strategy.rolling_update) {
+        ("OnDelete", _) => {}
+        ("RollingUpdate", None) => errors.required(path.child("rollingUpdate"), ""),
+        ("RollingUpdate", Some(rolling)) => validate_rolling(rolling, &path.child("rollingUpdate"), errors),
+        _ => {
+            let value = serde_json::to_value(strategy).unwrap_or_default();
+            errors.not_supported(path.clone(), value, &["RollingUpdate", "OnDelete"]);
+        }
+    }
+}
+
+fn validate_rolling(rolling: &RollingUpdateDaemonSet, path: &Path, errors: &mut Errors) {
+    let zero = IntOrString::Int(0);
+    let unavailable = rolling.max_unavailable.as_ref().unwrap_or(&zero);
+    let surge = rolling.max_surge.as_ref().unwrap_or(&zero);
+    let (unavailable_path, surge_path) = (path.child("maxUnavailable"), path.child("maxSurge"));
+    validate_int_or_percent(unavailable, &unavailable_path, errors);
+    validate_int_or_percent(surge, &surge_path, errors);
+    validate_percent_at_most_100(unavailable, &unavailable_path, errors);
+    validate_percent_at_most_100(surge, &surge_path, errors);
+    match (int_or_percent_value(unavailable) != 0, int_or_percent_value(surge) != 0) {
+        (true, true) => {
+            let detail = "may not be set when maxUnavailable is non-zero";
+            errors.invalid(surge_path, int_or_string_json(surge), detail);
+        }
+        (false, false) => errors.required(unavailable_path, "cannot be 0 when maxSurge is 0"),
+        _ => {}
+    }
+}

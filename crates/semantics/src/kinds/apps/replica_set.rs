@@ -1,0 +1,68 @@
+//! ReplicaSet: one replica by default; the selector never changes.
+
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetSpec};
+
+use crate::defaults::fill;
+use crate::defaults::pod_spec::default_template;
+use crate::field::{Errors, Path};
+use crate::names::subdomain_name;
+use crate::strategy::{Context, Generation, Shape, Subresource, Write};
+use crate::typed::{Rules, Selectable};
+use crate::validate::numbers::{validate_count, validate_immutable, validate_not_negative};
+use crate::validate::template::{validate_running_template, validate_selector};
+
+pub struct ReplicaSetRules;
+
+impl Rules for ReplicaSetRules {
+    type Object = ReplicaSet;
+    const SHAPE: Shape = Shape::new(subdomain_name).generation(Generation::Spec).with_status();
+    const SELECTABLE: &'static [Selectable] = &[Selectable::number("status.replicas")];
+
+    fn default(object: &mut ReplicaSet) {
+        let spec = &mut object.spec;
+        fill(&mut spec.replicas, 1);
+        default_template(spec.template.get_or_insert_default());
+    }
+
+    fn validate_create(_context: &Context, object: &ReplicaSet, errors: &mut Errors) {
+        validate_spec(&object.spec, errors);
+    }
+
+    fn validate_update(write: &Write<'_>, object: &ReplicaSet, old: &ReplicaSet, errors: &mut Errors) {
+        if write.sub == Subresource::Status {
+            return validate_status(object, errors);
+        }
+        let (spec, old) = (&object.spec, &old.spec);
+        validate_spec(spec, errors);
+        validate_immutable(&spec.selector, &old.selector, Path::root("spec").child("selector"), errors);
+    }
+}
+
+fn validate_spec(spec: &ReplicaSetSpec, errors: &mut Errors) {
+    let path = Path::root("spec");
+    validate_count(spec.replicas, path.child("replicas"), errors);
+    validate_count(spec.min_ready_seconds, path.child("minReadySeconds"), errors);
+    let template = spec.template.clone().unwrap_or_default();
+    validate_selector(&spec.selector, &template, "deployment", &path, errors);
+    validate_running_template(&template, "ReplicaSet", &path.child("template"), errors);
+}
+
+fn validate_status(object: &ReplicaSet, errors: &mut Errors) {
+    let Some(status) = &object.status else { return };
+    let path = Path::root("status");
+    validate_not_negative(status.replicas, path.child("replicas"), errors);
+    for (name, count) in [
+        ("fullyLabeledReplicas", status.fully_labeled_replicas),
+        ("readyReplicas", status.ready_replicas),
+        ("availableReplicas", status.available_replicas),
+    ] {
+        validate_count(count, path.child(name), errors);
+        if count.unwrap_or(0) > status.replicas {
+            errors.invalid(path.child(name), count.unwrap_or(0), "cannot be greater than status.replicas");
+        }
+    }
+    let available = status.available_replicas.unwrap_or(0);
+    if available > status.ready_replicas.unwrap_or(0) {
+        errors.invalid(path.child("availableReplicas"), available, "cannot be greater than readyReplicas");
+    }
+}

@@ -1,0 +1,160 @@
+//! StatefulSet: ordered, claims retained by default; only replicas, template, strategies and ordinals may change.
+
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaimVolumeSource, PodTemplateSpec, Volume};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::json;
+
+use crate::defaults::claim::default_claim;
+use crate::defaults::pod_spec::default_template;
+use crate::defaults::{fill, fill_text, text};
+use crate::field::{Errors, Path};
+use crate::names::{dns1123_label, label_name};
+use crate::strategy::{Context, Generation, Shape, Subresource, Write};
+use crate::typed::Rules;
+use crate::validate::claim::validate_claim_spec;
+use crate::validate::numbers::{
+    int_or_percent_value, validate_count, validate_immutable, validate_int_or_percent, validate_percent_at_most_100,
+};
+use crate::validate::template::{validate_running_template, validate_selector};
+
+pub struct StatefulSetRules;
+
+impl Rules for StatefulSetRules {
+    type Object = StatefulSet;
+    const SHAPE: Shape = Shape::new(label_name).generation(Generation::Spec).with_status();
+
+    fn default(object: &mut StatefulSet) {
+        let spec = &mut object.spec;
+        default_template(&mut spec.template);
+        for claim in spec.volume_claim_templates.iter_mut().flatten() {
+            claim.spec.get_or_insert_default();
+            default_claim(claim);
+        }
+        fill_text(&mut spec.pod_management_policy, "OrderedReady");
+        default_strategy(spec.update_strategy.get_or_insert_default());
+        let retention = spec.persistent_volume_claim_retention_policy.get_or_insert_default();
+        fill_text(&mut retention.when_deleted, "Retain");
+        fill_text(&mut retention.when_scaled, "Retain");
+        fill(&mut spec.replicas, 1);
+        fill(&mut spec.revision_history_limit, 10);
+    }
+
+    fn validate_create(_context: &Context, object: &StatefulSet, errors: &mut Errors) {
+        validate_spec(&object.spec, errors);
+    }
+
+    fn validate_update(write: &Write<'_>, object: &StatefulSet, old: &StatefulSet, errors: &mut Errors) {
+        if write.sub == Subresource::Status {
+            return;
+        }
+        let (spec, old) = (&object.spec, &old.spec);
+        validate_spec(spec, errors);
+        let path = Path::root("spec");
+        validate_immutable(&spec.selector, &old.selector, path.child("selector"), errors);
+        let claims = path.child("volumeClaimTemplates");
+        validate_immutable(&spec.volume_claim_templates, &old.volume_claim_templates, claims, errors);
+        validate_immutable(&spec.service_name, &old.service_name, path.child("serviceName"), errors);
+        let policy = path.child("podManagementPolicy");
+        validate_immutable(&spec.pod_management_policy, &old.pod_management_policy, policy, errors);
+    }
+}
+
+fn default_strategy(strategy: &mut StatefulSetUpdateStrategy) {
+    if text(&strategy.type_).is_empty() {
+        strategy.type_ = Some("RollingUpdate".to_owned());
+        strategy.rolling_update.get_or_insert_default();
+    }
+    if text(&strategy.type_) == "RollingUpdate"
+        && let Some(rolling) = &mut strategy.rolling_update
+    {
+        fill(&mut rolling.partition, 0);
+        fill(&mut rolling.max_unavailable, IntOrString::Int(1));
+    }
+}
+
+fn validate_spec(spec: &StatefulSetSpec, errors: &mut Errors) {
+    let path = Path::root("spec");
+    match text(&spec.pod_management_policy) {
+        "OrderedReady" | "Parallel" => {}
+        "" => errors.required(path.child("podManagementPolicy"), ""),
+        other => errors.invalid(path.child("podManagementPolicy"), other, "must be 'OrderedReady' or 'Parallel'"),
+    }
+    if let Some(strategy) = &spec.update_strategy {
+        validate_strategy(strategy, &path.child("updateStrategy"), errors);
+    }
+    validate_claims(spec, &path, errors);
+    validate_count(spec.replicas, path.child("replicas"), errors);
+    validate_count(spec.min_ready_seconds, path.child("minReadySeconds"), errors);
+    validate_count(spec.ordinals.as_ref().and_then(|o| o.start), path.child("ordinals.start"), errors);
+    let service = text(&spec.service_name);
+    if !service.is_empty() {
+        errors.invalid_each(&path.child("serviceName"), service, dns1123_label(service));
+    }
+    validate_selector(&spec.selector, &spec.template, "statefulset", &path, errors);
+    validate_running_template(&effective_template(spec), "StatefulSet", &path.child("template"), errors);
+}
+
+/// The template as its pods will have it: with the claims as volumes, without the names the controller sets.
+fn effective_template(spec: &StatefulSetSpec) -> PodTemplateSpec {
+    let mut template = spec.template.clone();
+    let pod = template.spec.get_or_insert_default();
+    pod.hostname = None;
+    pod.subdomain = None;
+    let claims: Vec<String> =
+        spec.volume_claim_templates.iter().flatten().filter_map(|claim| claim.metadata.name.clone()).collect();
+    let volumes = pod.volumes.get_or_insert_default();
+    volumes.retain(|volume| !claims.contains(&volume.name));
+    volumes.extend(claims.into_iter().map(|name| Volume {
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+            claim_name: name.clone(),
+            ..PersistentVolumeClaimVolumeSource::default()
+        }),
+        name,
+        ..Volume::default()
+    }));
+    template
+}
+
+fn validate_claims(spec: &StatefulSetSpec, path: &Path, errors: &mut Errors) {
+    if let Some(policy) = &spec.persistent_volume_claim_retention_policy {
+        let path = path.child("persistentVolumeClaimRetentionPolicy");
+        for (name, value) in [("whenDeleted", text(&policy.when_deleted)), ("whenScaled", text(&policy.when_scaled))] {
+            if !matches!(value, "Retain" | "Delete") {
+                errors.not_supported(path.child(name), value, &["Retain", "Delete"]);
+            }
+        }
+    }
+    for (index, claim) in spec.volume_claim_templates.iter().flatten().enumerate() {
+        if let Some(claim) = &claim.spec {
+            validate_claim_spec(claim, &path.child("volumeClaimTemplates").index(index).child("spec"), errors);
+        }
+    }
+}
+
+fn validate_strategy(strategy: &StatefulSetUpdateStrategy, path: &Path, errors: &mut Errors) {
+    let rolling_path = path.child("rollingUpdate");
+    match (text(&strategy.type_), &strategy.rolling_update) {
+        ("", _) => errors.required(path.clone(), ""),
+        ("OnDelete", Some(rolling)) => {
+            let value = serde_json::to_value(rolling).unwrap_or_default();
+            errors.invalid(rolling_path, value, "only allowed for updateStrategy 'RollingUpdate'");
+        }
+        ("OnDelete", None) | ("RollingUpdate", None) => {}
+        ("RollingUpdate", Some(rolling)) => {
+            validate_count(rolling.partition, rolling_path.child("partition"), errors);
+            if let Some(unavailable) = &rolling.max_unavailable {
+                let path = rolling_path.child("maxUnavailable");
+                validate_int_or_percent(unavailable, &path, errors);
+                if int_or_percent_value(unavailable) == 0 {
+                    errors.invalid(path.clone(), json!(unavailable), "cannot be 0");
+                }
+                validate_percent_at_most_100(unavailable, &path, errors);
+            }
+        }
+        _ => {
+            let value = serde_json::to_value(strategy).unwrap_or_default();
+            errors.invalid(path.clone(), value, "must be 'RollingUpdate' or 'OnDelete'");
+        }
+    }
+}

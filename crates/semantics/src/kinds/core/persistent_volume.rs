@@ -1,0 +1,129 @@
+//! PersistentVolume: starts Pending, retains by default; its source never changes.
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::Value;
+
+use super::node::validate_quantity;
+use crate::defaults::volume::default_persistent_source;
+use crate::defaults::{fill, fill_text, text};
+use crate::field::{Errors, Path};
+use crate::names::subdomain_name;
+use crate::resources::round_up;
+use crate::semantic_eq::semantic_eq;
+use crate::strategy::{Context, Shape, Subresource, Write};
+use crate::typed::Rules;
+use crate::validate::claim::validate_access_modes;
+
+/// Fields of the spec that are not the source.
+const NOT_SOURCES: [&str; 10] = [
+    "capacity",
+    "accessModes",
+    "claimRef",
+    "persistentVolumeReclaimPolicy",
+    "storageClassName",
+    "mountOptions",
+    "volumeMode",
+    "nodeAffinity",
+    "volumeAttributesClassName",
+    "",
+];
+
+pub struct PersistentVolumeRules;
+
+impl Rules for PersistentVolumeRules {
+    type Object = PersistentVolume;
+    const SHAPE: Shape = Shape::new(subdomain_name).with_status();
+
+    fn default(object: &mut PersistentVolume) {
+        fill_text(&mut object.status.get_or_insert_default().phase, "Pending");
+        let spec = object.spec.get_or_insert_default();
+        fill_text(&mut spec.persistent_volume_reclaim_policy, "Retain");
+        fill(&mut spec.volume_mode, "Filesystem".to_owned());
+        round_up(&mut spec.capacity);
+        default_persistent_source(spec);
+    }
+
+    fn prepare_create(context: &Context, object: &mut PersistentVolume) {
+        let status = object.status.get_or_insert_default();
+        status.phase = Some("Pending".to_owned());
+        status.last_phase_transition_time = Some(Time(context.now));
+    }
+
+    fn validate_create(_context: &Context, object: &PersistentVolume, errors: &mut Errors) {
+        validate(object, errors);
+    }
+
+    fn prepare_update(write: &Write<'_>, object: &mut PersistentVolume, old: &PersistentVolume) {
+        if write.sub != Subresource::Status {
+            return;
+        }
+        let status = object.status.get_or_insert_default();
+        let before = old.status.clone().unwrap_or_default();
+        if status.phase == before.phase {
+            if status.last_phase_transition_time.is_none() {
+                status.last_phase_transition_time = before.last_phase_transition_time;
+            }
+        } else if status.last_phase_transition_time.is_none()
+            || status.last_phase_transition_time == before.last_phase_transition_time
+        {
+            status.last_phase_transition_time = Some(Time(write.context.now));
+        }
+    }
+
+    fn validate_update(write: &Write<'_>, object: &PersistentVolume, old: &PersistentVolume, errors: &mut Errors) {
+        if write.sub != Subresource::Main {
+            return;
+        }
+        validate(object, errors);
+        let (Some(spec), Some(old)) = (&object.spec, &old.spec) else { return };
+        let path = Path::root("spec");
+        if !semantic_eq(&source(spec), &source(old)) {
+            let detail = "spec.persistentvolumesource is immutable after creation";
+            errors.forbidden(path.child("persistentvolumesource"), detail);
+        }
+        if spec.volume_mode != old.volume_mode {
+            errors.invalid(Path::root("volumeMode"), text(&spec.volume_mode), "field is immutable");
+        }
+    }
+}
+
+fn source(spec: &PersistentVolumeSpec) -> Value {
+    let mut value = serde_json::to_value(spec).unwrap_or_default();
+    if let Value::Object(map) = &mut value {
+        map.retain(|name, _| !NOT_SOURCES.contains(&name.as_str()));
+    }
+    value
+}
+
+fn validate(object: &PersistentVolume, errors: &mut Errors) {
+    let Some(spec) = &object.spec else { return };
+    let path = Path::root("spec");
+    let modes = spec.access_modes.as_deref().unwrap_or_default();
+    if modes.is_empty() {
+        errors.required(path.child("accessModes"), "");
+    }
+    validate_access_modes(modes, &path.child("accessModes"), errors);
+    match spec.capacity.as_ref().and_then(|capacity| capacity.get("storage")) {
+        None => errors.required(path.child("capacity"), ""),
+        Some(storage) => validate_quantity("storage", storage, path.child("capacity").key("storage"), errors),
+    }
+    let sources = source(spec).as_object().map_or(0, serde_json::Map::len);
+    if sources == 0 {
+        errors.required(path.clone(), "must specify a volume type");
+    }
+    if sources > 1 {
+        errors.forbidden(path.clone(), "may not specify more than 1 volume type");
+    }
+    let policy = text(&spec.persistent_volume_reclaim_policy);
+    if !matches!(policy, "Delete" | "Recycle" | "Retain") {
+        errors.not_supported(path.child("persistentVolumeReclaimPolicy"), policy, &["Delete", "Recycle", "Retain"]);
+    }
+    let class = text(&spec.storage_class_name);
+    if !class.is_empty() {
+        errors.invalid_each(&path.child("storageClassName"), class, subdomain_name(class, false));
+    }
+    if !matches!(text(&spec.volume_mode), "Block" | "Filesystem") {
+        errors.not_supported(path.child("volumeMode"), text(&spec.volume_mode), &["Block", "Filesystem"]);
+    }
+}

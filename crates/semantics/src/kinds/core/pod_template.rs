@@ -1,0 +1,33 @@
+//! PodTemplate: a stored template.
+
+use k8s_openapi::api::core::v1::PodTemplate;
+
+use crate::defaults::pod_spec::default_template;
+use crate::field::{Errors, Path};
+use crate::names::subdomain_name;
+use crate::strategy::{Context, Generation, Shape, Write};
+use crate::typed::Rules;
+use crate::validate::template::validate_template;
+
+pub struct PodTemplateRules;
+
+impl Rules for PodTemplateRules {
+    type Object = PodTemplate;
+    const SHAPE: Shape = Shape::new(subdomain_name).generation(Generation::Content);
+
+    fn default(object: &mut PodTemplate) {
+        default_template(object.template.get_or_insert_default());
+    }
+
+    fn validate_create(_context: &Context, object: &PodTemplate, errors: &mut Errors) {
+        if let Some(template) = &object.template {
+            validate_template(template, &Path::root("template"), errors);
+        }
+    }
+
+    fn validate_update(_write: &Write<'_>, object: &PodTemplate, _old: &PodTemplate, errors: &mut Errors) {
+        if let Some(template) = &object.template {
+            validate_template(template, &Path::root("template"), errors);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! ReplicationController: selector and labels default to the template's labels.
+
+use k8s_openapi::api::core::v1::ReplicationController;
+use serde_json::json;
+
+use crate::defaults::fill;
+use crate::defaults::pod_spec::default_template;
+use crate::field::{Errors, Path};
+use crate::names::subdomain_name;
+use crate::strategy::{Context, Generation, Shape, Subresource, Write};
+use crate::typed::{Rules, Selectable};
+use crate::validate::numbers::{validate_count, validate_not_negative};
+use crate::validate::template::validate_running_template;
+
+pub struct ReplicationControllerRules;
+
+impl Rules for ReplicationControllerRules {
+    type Object = ReplicationController;
+    const SHAPE: Shape = Shape::new(subdomain_name).generation(Generation::Spec).with_status();
+    const SELECTABLE: &'static [Selectable] = &[Selectable::number("status.replicas")];
+
+    fn default(object: &mut ReplicationController) {
+        let spec = object.spec.get_or_insert_default();
+        fill(&mut spec.replicas, 1);
+        if let Some(template) = &mut spec.template {
+            default_template(template);
+            if let Some(labels) = template.metadata.as_ref().and_then(|m| m.labels.clone()) {
+                if spec.selector.as_ref().is_none_or(std::collections::BTreeMap::is_empty) {
+                    spec.selector = Some(labels.clone());
+                }
+                if object.metadata.labels.as_ref().is_none_or(std::collections::BTreeMap::is_empty) {
+                    object.metadata.labels = Some(labels);
+                }
+            }
+        }
+    }
+
+    fn validate_create(_context: &Context, object: &ReplicationController, errors: &mut Errors) {
+        validate(object, errors);
+    }
+
+    fn validate_update(
+        write: &Write<'_>,
+        object: &ReplicationController,
+        _old: &ReplicationController,
+        errors: &mut Errors,
+    ) {
+        match write.sub {
+            Subresource::Status => validate_status(object, errors),
+            _ => validate(object, errors),
+        }
+    }
+}
+
+fn validate(object: &ReplicationController, errors: &mut Errors) {
+    let Some(spec) = &object.spec else { return };
+    let path = Path::root("spec");
+    validate_count(spec.min_ready_seconds, path.child("minReadySeconds"), errors);
+    let selector = spec.selector.clone().unwrap_or_default();
+    if selector.is_empty() {
+        errors.required(path.child("selector"), "");
+    }
+    validate_count(spec.replicas, path.child("replicas"), errors);
+    let path = path.child("template");
+    let Some(template) = &spec.template else { return errors.required(path, "") };
+    let labels = template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
+    if selector.iter().any(|(key, value)| labels.get(key) != Some(value)) {
+        let detail = "`selector` does not match template `labels`";
+        errors.invalid(path.child("metadata").child("labels"), json!(labels), detail);
+    }
+    validate_running_template(template, "ReplicationController", &path, errors);
+}
+
+fn validate_status(object: &ReplicationController, errors: &mut Errors) {
+    let Some(status) = &object.status else { return };
+    let path = Path::root("status");
+    validate_not_negative(status.replicas, path.child("replicas"), errors);
+    for (name, count) in [
+        ("fullyLabeledReplicas", status.fully_labeled_replicas),
+        ("readyReplicas", status.ready_replicas),
+        ("availableReplicas", status.available_replicas),
+    ] {
+        validate_count(count, path.child(name), errors);
+        if count.unwrap_or(0) > status.replicas {
+            errors.invalid(path.child(name), count.unwrap_or(0), "cannot be greater than status.replicas");
+        }
+    }
+}

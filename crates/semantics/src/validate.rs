@@ -1,0 +1,11 @@
+//! Validation that several kinds share: a part of an object and its path -> field errors.
+//!
+//! One module a concern. Rules of a single kind stand in that kind's file under `kinds`.
+
+pub mod claim;
+pub mod labels;
+pub mod numbers;
+pub mod pod;
+pub mod ports;
+pub mod resources;
+pub mod template;
