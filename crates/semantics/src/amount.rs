@@ -1,15 +1,15 @@
-//! Exact amounts: the quantity texts of the API as integers, for adding and comparing.
+//! Exact amounts: the quantities of k8s-openapi structs as integers, for adding and comparing.
 //!
-//! Input: a `Quantity`. Output: billionths as `i128`, rounded up beyond that; unparseable text is `None`. Texts are made
-//! canonical elsewhere (`canonical`).
+//! Input: a `Quantity` text. Output: billionths as `i128`. Parsing and printing are `api::quantity`'s.
 
+use api::quantity::{Format, Quantity as Amount};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-const NANO: i128 = 1_000_000_000;
+const MILLI_IN_NANOS: i128 = 1_000_000;
 
-/// The amount in billionths.
+/// The amount in billionths; `None` if the text is no quantity.
 pub fn nanos(quantity: &Quantity) -> Option<i128> {
-    parse_nanos(&quantity.0)
+    Amount::parse(&quantity.0).ok().map(|amount| amount.nano())
 }
 
 /// The amount in billionths; 0 if it cannot be parsed (validation and decoding have refused such text before).
@@ -19,7 +19,29 @@ pub fn nanos_or_zero(quantity: &Quantity) -> i128 {
 
 /// The amount in thousandths, rounded up.
 pub fn milli(quantity: &Quantity) -> i64 {
-    saturate(div_up(nanos_or_zero(quantity), NANO / 1000))
+    saturate(div_up(nanos_or_zero(quantity), MILLI_IN_NANOS))
+}
+
+/// Rounds up to thousandths and makes the text canonical. Unparseable text stays for validation to refuse.
+pub fn round_up_to_milli(quantity: &mut Quantity) {
+    let Ok(amount) = Amount::parse(&quantity.0) else { return };
+    quantity.0 = if amount.nano() % MILLI_IN_NANOS == 0 {
+        amount.to_string()
+    } else {
+        Amount::from_milli(amount.milli_value()).to_string()
+    };
+}
+
+/// The quantity of `nanos` billionths of `resource`: memory-like resources in binary units.
+pub fn quantity_of(resource: &str, nanos: i128) -> Quantity {
+    let binary = resource == "memory" || resource.contains("storage") || crate::resources::is_huge_page(resource);
+    let whole = nanos % 1_000_000_000 == 0;
+    let amount = match (binary, whole) {
+        (true, true) => Amount::from_units(saturate(nanos / 1_000_000_000), Format::BinarySi),
+        (false, true) => Amount::from_units(saturate(nanos / 1_000_000_000), Format::DecimalSi),
+        _ => Amount::from_milli(saturate(div_up(nanos, MILLI_IN_NANOS))),
+    };
+    Quantity(amount.to_string())
 }
 
 /// `a / b` rounded up (towards positive infinity), `b` positive.
@@ -31,93 +53,32 @@ pub(crate) fn saturate(value: i128) -> i64 {
     i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX })
 }
 
-fn parse_nanos(text: &str) -> Option<i128> {
-    let split = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
-    let (number, suffix) = text.split_at(split);
-    let (negative, digits) = match number.as_bytes().first()? {
-        b'-' => (true, &number[1..]),
-        b'+' => (false, &number[1..]),
-        _ => (false, number),
-    };
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    if whole.len() + fraction.len() == 0 || whole.contains(['-', '+']) || fraction.contains(['-', '+', '.']) {
-        return None;
-    }
-    let magnitude = scale(whole, fraction, suffix)?;
-    Some(if negative { -magnitude } else { magnitude })
-}
-
-fn scale(whole: &str, fraction: &str, suffix: &str) -> Option<i128> {
-    let mantissa: i128 = if whole.len() + fraction.len() > 30 {
-        return None;
-    } else {
-        format!("0{whole}{fraction}").parse().ok()?
-    };
-    let decimals = i32::try_from(fraction.len()).ok()?;
-    match suffix {
-        "Ki" => binary(mantissa, 10, decimals),
-        "Mi" => binary(mantissa, 20, decimals),
-        "Gi" => binary(mantissa, 30, decimals),
-        "Ti" => binary(mantissa, 40, decimals),
-        "Pi" => binary(mantissa, 50, decimals),
-        "Ei" => binary(mantissa, 60, decimals),
-        _ => decimal(mantissa, decimal_exponent(suffix)? - decimals + 9),
-    }
-}
-
-fn decimal_exponent(suffix: &str) -> Option<i32> {
-    Some(match suffix {
-        "" => 0,
-        "n" => -9,
-        "u" => -6,
-        "m" => -3,
-        "k" => 3,
-        "M" => 6,
-        "G" => 9,
-        "T" => 12,
-        "P" => 15,
-        "E" => 18,
-        _ => suffix.strip_prefix(['e', 'E'])?.parse().ok()?,
-    })
-}
-
-fn decimal(mantissa: i128, exponent: i32) -> Option<i128> {
-    let power = 10i128.checked_pow(exponent.unsigned_abs());
-    if exponent >= 0 {
-        mantissa.checked_mul(power?)
-    } else {
-        Some(power.map_or(i128::from(mantissa != 0), |power| div_up(mantissa, power)))
-    }
-}
-
-fn binary(mantissa: i128, bits: u32, decimals: i32) -> Option<i128> {
-    let scaled = mantissa.checked_mul(1i128 << bits)?.checked_mul(NANO)?;
-    decimal(scaled, -decimals)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(text: &str, expect: Option<i128>) {
-        assert_eq!(nanos(&Quantity(text.to_owned())), expect, "{text}");
+    fn check(input: &str, expect: &str) {
+        let mut quantity = Quantity(input.to_owned());
+        round_up_to_milli(&mut quantity);
+        assert_eq!(quantity.0, expect, "{input}");
     }
 
     #[test]
-    fn texts_become_billionths() {
-        check("1", Some(NANO));
-        check("100m", Some(NANO / 10));
-        check("1.5", Some(NANO * 3 / 2));
-        check("1Ki", Some(1024 * NANO));
-        check("0.5Gi", Some((1 << 29) * NANO));
-        check("1e3", Some(1000 * NANO));
-        check("12E", Some(12_000_000_000_000_000_000 * NANO));
-        check("-1", Some(-NANO));
-        check("1n", Some(1));
-        check("0.1n", Some(1));
-        check("", None);
-        check("x", None);
-        check("1.2.3", None);
-        check("1Zi", None);
+    fn lists_hold_canonical_thousandths() {
+        check("1000m", "1");
+        check("0.5", "500m");
+        check("1024Mi", "1Gi");
+        check("1500Mi", "1500Mi");
+        check("0.1m", "1m");
+        check("0", "0");
+        check("1.5Gi", "1536Mi");
+        check("x", "x");
+    }
+
+    #[test]
+    fn sums_print_in_the_resources_own_units() {
+        assert_eq!(quantity_of("memory", 1024 * 1024 * 1_000_000_000).0, "1Mi");
+        assert_eq!(quantity_of("cpu", 1_500_000_000).0, "1500m");
+        assert_eq!(quantity_of("cpu", 2_000_000_000).0, "2");
     }
 }

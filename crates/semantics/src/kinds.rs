@@ -15,6 +15,13 @@ pub use self::core::binding::{bind, validate_binding};
 pub use self::core::service::prepare_allocation as prepare_service_allocation;
 pub use self::other::priority_class::USER_PRIORITY_MAX;
 
+/// The strategy of a row of the kinds table. Kinds without rules of their own get the common one of their shape.
+pub fn strategy(kind: &api::kinds::Kind) -> &'static dyn Strategy {
+    let found = strategy_of(kind.group, kind.version, kind.kind);
+    let plain = std::ptr::eq(std::ptr::from_ref(found).cast::<u8>(), std::ptr::from_ref(&PLAIN).cast::<u8>());
+    if plain && kind.has_status() { &SPEC_AND_STATUS } else { found }
+}
+
 /// The strategy of a kind, named by group (`""` for core), version and kind.
 pub fn strategy_of(group: &str, version: &str, kind: &str) -> &'static dyn Strategy {
     match group {

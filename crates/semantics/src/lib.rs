@@ -11,7 +11,6 @@
 
 pub mod columns;
 mod amount;
-mod canonical;
 #[cfg(test)]
 mod check;
 mod defaults;
@@ -34,5 +33,5 @@ pub mod typed;
 pub mod validate;
 
 pub use field::{ErrorKind, Errors, FieldError, Path};
-pub use kinds::strategy_of;
+pub use kinds::{strategy, strategy_of};
 pub use strategy::{Context, Rejection, Shape, Strategy, Subresource, User, Write, create, fill_metadata, update};

@@ -68,7 +68,7 @@ impl Amounts {
 
     /// The list as the API writes it, canonical texts.
     pub fn to_list(&self) -> ResourceList {
-        self.0.iter().map(|(name, nanos)| (name.clone(), crate::canonical::quantity_of(name, *nanos))).collect()
+        self.0.iter().map(|(name, nanos)| (name.clone(), crate::amount::quantity_of(name, *nanos))).collect()
     }
 }
 
@@ -124,7 +124,7 @@ pub fn is_huge_page(name: &str) -> bool {
 /// Quantities of a list are kept to thousandths, rounded up, in canonical text.
 pub fn round_up(list: &mut Option<ResourceList>) {
     for quantity in list.iter_mut().flatten().map(|(_, quantity)| quantity) {
-        crate::canonical::round_up_to_milli(quantity);
+        crate::amount::round_up_to_milli(quantity);
     }
 }
 
