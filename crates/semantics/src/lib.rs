@@ -9,10 +9,10 @@
 //! and k8s-openapi structs inside a kind's rules. Time and ids are arguments.
 #![forbid(unsafe_code)]
 
-pub mod columns;
 mod amount;
 #[cfg(test)]
 mod check;
+pub mod columns;
 mod defaults;
 pub mod field;
 pub mod kinds;
