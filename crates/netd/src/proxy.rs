@@ -12,8 +12,10 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use netplan::skeleton::TABLE;
 use netplan::{NodeView, Proxy, Transaction, UdpFrontend};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 
 use crate::nft::{self, NftError};
 use crate::watch::Watches;
@@ -24,9 +26,9 @@ const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// Runs for ever; dropping the future leaves the rules in place.
-pub async fn run(watches: &Watches, node: NodeView) {
+pub async fn run(watches: &Watches, mut node: watch::Receiver<NodeView>) {
     watches.synced().await;
-    let mut proxy = Proxy::new(node);
+    let mut proxy = Proxy::new(node.borrow_and_update().clone());
     update_all(&mut proxy, watches);
     let mut retry = RETRY_FIRST;
     loop {
@@ -34,7 +36,7 @@ pub async fn run(watches: &Watches, node: NodeView) {
         match apply(transaction).await {
             Ok(()) => {
                 let since = Instant::now();
-                let reason = follow(&mut proxy, watches).await;
+                let reason = follow(&mut proxy, watches, &mut node).await;
                 tracing::warn!(reason, "writing all Service rules anew");
                 if since.elapsed() > RETRY_MAX {
                     // A table that stood for a while failed for a new reason.
@@ -52,14 +54,20 @@ pub async fn run(watches: &Watches, node: NodeView) {
 }
 
 /// Applies changes as they come; returns why that came to an end.
-async fn follow(proxy: &mut Proxy, watches: &Watches) -> String {
+async fn follow(proxy: &mut Proxy, watches: &Watches, node: &mut watch::Receiver<NodeView>) -> String {
     loop {
-        if timeout(CHECK_EVERY, watches.dirty.wait()).await.is_err()
-            && !nft::table_exists(netplan::skeleton::TABLE).await
-        {
-            return "the table is gone".to_owned();
+        tokio::select! {
+            () = watches.dirty.wait() => update(proxy, watches),
+            Ok(()) = node.changed() => {
+                proxy.set_node(node.borrow_and_update().clone());
+                update_all(proxy, watches);
+            }
+            () = sleep(CHECK_EVERY) => {
+                if !nft::table_exists(TABLE).await {
+                    return "the table is gone".to_owned();
+                }
+            }
         }
-        update(proxy, watches);
         if let Some(transaction) = proxy.take_transaction()
             && let Err(error) = apply(transaction).await
         {

@@ -9,10 +9,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 use netplan::{Cidr, NodeView};
+use tokio::sync::watch;
 
 use crate::cni;
 use crate::dns::{DnsServer, Upstream};
@@ -58,21 +60,27 @@ pub enum NetdError {
 /// only when the node's network cannot be set up; everything later is retried.
 pub async fn run(config: Config, client: kube::Client, stop: impl Future<Output = ()>) -> Result<(), NetdError> {
     let work = async {
-        let (pod_cidr, zone) = match config.pod_cidr {
-            Some(cidr) => (cidr, None),
-            None => observe_node(&config, &client).await,
+        let mut nodes = NodeWatch::start(&config, &client);
+        let pod_cidr = match config.pod_cidr {
+            Some(cidr) => cidr,
+            None => nodes.pod_cidr().await,
         };
         apply_setup(&config, pod_cidr).await?;
-        let node = NodeView {
+        let (node, node_changes) = watch::channel(NodeView {
             name: config.node_name.clone(),
-            zone,
+            zone: None,
             pod_cidr,
             cluster_cidr: config.cluster_cidr,
             service_cidr: config.service_cidr,
             local_address: Some(config.dns),
-        };
+        });
         let watches = Watches::spawn(&client);
-        tokio::join!(proxy::run(&watches, node), serve_dns(&config, &watches), watches.learn_namespaces());
+        tokio::join!(
+            proxy::run(&watches, node_changes),
+            serve_dns(&config, &watches),
+            watches.learn_namespaces(),
+            nodes.follow_zone(&node),
+        );
         Ok(())
     };
     tokio::select! {
@@ -96,25 +104,54 @@ async fn apply_setup(config: &Config, pod_cidr: Cidr) -> Result<(), NetdError> {
     .map_err(NetdError::SetupTask)?
 }
 
-/// Waits until the Node object says which Pod addresses are this node's.
-async fn observe_node(config: &Config, client: &kube::Client) -> (Cidr, Option<String>) {
-    let only = watcher::Config::default().fields(&format!("metadata.name={}", config.node_name));
-    let nodes: Api<Node> = Api::all(client.clone());
-    let mut stream = std::pin::pin!(watcher(nodes, only).default_backoff().applied_objects());
-    loop {
-        match stream.next().await {
-            Some(Ok(node)) => {
-                let cidr = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_ref()).map(|text| text.parse());
-                match cidr {
-                    Some(Ok(cidr)) => {
-                        return (cidr, node.metadata.labels.and_then(|mut labels| labels.remove(ZONE_LABEL)));
-                    }
-                    Some(Err(error)) => tracing::error!(error, "the Node's podCIDR is unusable"),
-                    None => tracing::info!("waiting for the Node's podCIDR"),
-                }
+/// This node's own object, as it changes.
+struct NodeWatch {
+    stream: BoxStream<'static, Result<Node, watcher::Error>>,
+    seen: Option<Node>,
+}
+
+impl NodeWatch {
+    fn start(config: &Config, client: &kube::Client) -> Self {
+        let only = watcher::Config::default().fields(&format!("metadata.name={}", config.node_name));
+        let nodes: Api<Node> = Api::all(client.clone());
+        Self { stream: watcher(nodes, only).default_backoff().applied_objects().boxed(), seen: None }
+    }
+
+    /// Waits for the next state of the object.
+    async fn next(&mut self) -> &Node {
+        loop {
+            match self.stream.next().await {
+                Some(Ok(node)) => return self.seen.insert(node),
+                Some(Err(error)) => tracing::warn!(error = %Chain(&error), "could not watch the Node"),
+                None => std::future::pending().await,
             }
-            Some(Err(error)) => tracing::warn!(error = %Chain(&error), "could not watch the Node"),
-            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits until the object says which Pod addresses are this node's.
+    async fn pod_cidr(&mut self) -> Cidr {
+        loop {
+            let node = self.next().await;
+            match node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_ref()).map(|text| text.parse()) {
+                Some(Ok(cidr)) => return cidr,
+                Some(Err(error)) => tracing::error!(error, "the Node's podCIDR is unusable"),
+                None => tracing::info!("waiting for the Node's podCIDR"),
+            }
+        }
+    }
+
+    /// Keeps the zone in `view` that of the object, for ever.
+    async fn follow_zone(&mut self, view: &watch::Sender<NodeView>) {
+        loop {
+            if let Some(node) = &self.seen {
+                let zone = node.metadata.labels.as_ref().and_then(|labels| labels.get(ZONE_LABEL)).cloned();
+                view.send_if_modified(|view| {
+                    let changed = view.zone != zone;
+                    view.zone = zone;
+                    changed
+                });
+            }
+            self.next().await;
         }
     }
 }

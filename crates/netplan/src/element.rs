@@ -102,6 +102,8 @@ pub enum Element {
     Backend(Clients, Frontend, u32),
     /// An address that has no backend and is not in the Service range, whose rejection needs no element.
     Refuse(Frontend),
+    /// An address that only some sources may use.
+    Guard(Frontend),
     /// A Pod of this node that may be translated to itself.
     Hairpin(IpAddr),
 }
@@ -113,6 +115,8 @@ pub enum Value {
     Pick(u32),
     /// Go to a Service's own chain.
     Chain(String),
+    /// Visit a chain that may drop, then go on.
+    Jump(String),
     /// No backend that this client may reach: as upstream, silence.
     Drop,
     Backend(SocketAddr),
@@ -124,7 +128,10 @@ pub enum Value {
 impl Element {
     pub fn family(&self) -> Family {
         match self {
-            Self::Dispatch(_, frontend) | Self::Backend(_, frontend, _) | Self::Refuse(frontend) => frontend.family,
+            Self::Dispatch(_, frontend)
+            | Self::Backend(_, frontend, _)
+            | Self::Refuse(frontend)
+            | Self::Guard(frontend) => frontend.family,
             Self::Hairpin(address) => Family::of(*address),
         }
     }
@@ -137,6 +144,7 @@ impl Element {
                 backend_map(dispatch_map(*clients, frontend.address.is_none()), frontend.protocol)
             }
             Self::Refuse(_) => "refused".to_owned(),
+            Self::Guard(_) => "guarded".to_owned(),
             Self::Hairpin(_) => "hairpins".to_owned(),
         }
     }
@@ -144,7 +152,7 @@ impl Element {
     /// The element's key in nftables text.
     pub fn key(&self) -> String {
         match self {
-            Self::Dispatch(_, frontend) | Self::Refuse(frontend) => frontend.to_string(),
+            Self::Dispatch(_, frontend) | Self::Refuse(frontend) | Self::Guard(frontend) => frontend.to_string(),
             Self::Backend(_, frontend, slot) => match frontend.address {
                 Some(address) => format!("{address} . {} . {slot}", frontend.port),
                 None => format!("{} . {slot}", frontend.port),
@@ -162,6 +170,7 @@ impl Element {
                 None => key,
             },
             Value::Chain(name) => format!("{key} : goto {name}"),
+            Value::Jump(name) => format!("{key} : jump {name}"),
             Value::Drop => format!("{key} : drop"),
             Value::Backend(backend) => format!("{key} : {} . {}", backend.ip(), backend.port()),
             Value::Reject => format!("{key} : goto reject_now"),

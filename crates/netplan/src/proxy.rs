@@ -204,7 +204,7 @@ impl Proxy {
         let frontends: BTreeSet<Frontend> = elements
             .filter_map(|element| match element {
                 Element::Dispatch(_, frontend) | Element::Backend(_, frontend, _) => Some(*frontend),
-                Element::Refuse(_) | Element::Hairpin(_) => None,
+                Element::Refuse(_) | Element::Guard(_) | Element::Hairpin(_) => None,
             })
             .filter(|frontend| frontend.protocol == Protocol::Udp)
             .collect();

@@ -14,6 +14,13 @@ use crate::element::{Clients, Element, Family, Frontend, MARK, Protocol, Value};
 use crate::endpoints::{Backends, select_backends};
 use crate::node::NodeView;
 
+/// Another proxy than the node's own cares for a Service with this label.
+const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
+/// A Service with this label is headless, whatever addresses it has.
+const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
+/// The older way to write `spec.loadBalancerSourceRanges`, separated by commas.
+const SOURCE_RANGES_ANNOTATION: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+
 /// How long a client sticks to its backend when the Service does not say.
 const AFFINITY_SECONDS: i32 = 10_800;
 
@@ -49,7 +56,8 @@ pub fn derive_rules(
 ) -> ServiceRules {
     let mut rules = ServiceRules::default();
     let Some(spec) = &service.spec else { return rules };
-    if spec.type_.as_deref() == Some("ExternalName") {
+    let is_labelled = |label| service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(label));
+    if spec.type_.as_deref() == Some("ExternalName") || is_labelled(PROXY_NAME_LABEL) || is_labelled(HEADLESS_LABEL) {
         return rules;
     }
     let addresses = Addresses::of(service, spec, node);
@@ -66,7 +74,12 @@ pub fn derive_rules(
 /// The addresses that lead to a Service.
 struct Addresses {
     cluster: Vec<IpAddr>,
+    /// External and balancer addresses.
     external: Vec<IpAddr>,
+    /// The balancer addresses, if only some sources may use them.
+    guarded: Vec<IpAddr>,
+    /// The prefixes that may, as written.
+    sources: Vec<String>,
 }
 
 impl Addresses {
@@ -77,19 +90,44 @@ impl Addresses {
         let mut cluster: Vec<IpAddr> = listed.filter_map(parse).filter(|address| !ours(address)).collect();
         cluster.dedup();
         let ingress = service.status.iter().filter_map(|status| status.load_balancer.as_ref());
-        let balancer = ingress
+        let balancer: Vec<IpAddr> = ingress
             .flat_map(|status| status.ingress.iter().flatten())
             .filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"))
-            .filter_map(|ingress| ingress.ip.as_ref().and_then(parse));
-        let external: BTreeSet<IpAddr> = spec.external_ips.iter().flatten().filter_map(parse).chain(balancer).collect();
+            .filter_map(|ingress| ingress.ip.as_ref().and_then(parse))
+            .collect();
+        let external: BTreeSet<IpAddr> =
+            spec.external_ips.iter().flatten().filter_map(parse).chain(balancer.iter().copied()).collect();
+        let sources = source_ranges(service, spec);
+        let guarded = if sources.is_empty() { Vec::new() } else { balancer };
         cluster.sort_unstable();
         cluster.dedup();
-        Self { cluster, external: external.into_iter().collect() }
+        Self { cluster, external: external.into_iter().collect(), guarded, sources }
     }
 
     /// The families that the Service has; a headless one has no cluster address and hence none.
     fn families(&self) -> BTreeSet<Family> {
         self.cluster.iter().map(|address| Family::of(*address)).collect()
+    }
+}
+
+/// The prefixes that may use the balancer's addresses; empty for everyone. What is no prefix is left out, but a list of
+/// nothing else lets nobody in, as its author would rather have it.
+fn source_ranges(service: &Service, spec: &ServiceSpec) -> Vec<String> {
+    let annotated = service.metadata.annotations.as_ref().and_then(|all| all.get(SOURCE_RANGES_ANNOTATION));
+    match (&spec.load_balancer_source_ranges, annotated) {
+        (Some(ranges), _) if !ranges.is_empty() => ranges.iter().map(|range| range.trim().to_owned()).collect(),
+        (_, Some(text)) if !text.trim().is_empty() => text.split(',').map(|range| range.trim().to_owned()).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Whether `text` is a prefix of the family, hence safe to put into a rule.
+fn is_prefix(text: &str, family: Family) -> bool {
+    let Some((address, length)) = text.split_once('/') else { return false };
+    match (address.parse::<IpAddr>(), length.parse::<u8>()) {
+        (Ok(IpAddr::V4(_)), Ok(0..=32)) => family == Family::V4,
+        (Ok(IpAddr::V6(_)), Ok(0..=128)) => family == Family::V6,
+        _ => false,
     }
 }
 
@@ -122,6 +160,10 @@ impl PortPlanner<'_> {
                 self.plan_frontend(Clients::Everyone, frontend, backends, inside_local);
             }
         }
+        for address in self.of_family(&addresses.guarded) {
+            let chain = self.plan_guard(&addresses.sources);
+            self.rules.elements.insert(Element::Guard(self.frontend(Some(address), number)), Value::Jump(chain));
+        }
         let mut external: Vec<Frontend> = self
             .of_family(&addresses.external)
             .into_iter()
@@ -152,6 +194,19 @@ impl PortPlanner<'_> {
             IpAddr::V6(_) => true,
         });
         self.rules.elements.extend(pods.map(|backend| (Element::Hairpin(backend.ip()), Value::Member)));
+    }
+
+    /// A chain that lets only `sources` (and the node itself) pass.
+    fn plan_guard(&mut self, sources: &[String]) -> String {
+        let family = self.family.name();
+        let allowed: Vec<&str> =
+            sources.iter().map(String::as_str).filter(|range| is_prefix(range, self.family)).collect();
+        let chain = format!("allow_{:016x}", fnv(&format!("{}/{family}", self.name)));
+        let mut rules = vec!["fib saddr type local return".to_owned()];
+        rules.extend(allowed.iter().map(|range| format!("{family} saddr {range} return")));
+        rules.push("drop".to_owned());
+        self.rules.objects.insert(chain.clone(), Object::Chain(self.family, rules));
+        chain
     }
 
     fn plan_frontend(&mut self, clients: Clients, frontend: Frontend, backends: &BTreeSet<SocketAddr>, local: bool) {

@@ -37,6 +37,7 @@ pub fn render_skeleton(family: Family, node: &NodeView) -> String {
 delete table {ip} {TABLE}
 table {ip} {TABLE} {{
 {maps}  map refused {{ type {address} . inet_proto . inet_service : verdict; }}
+  map guarded {{ type {address} . inet_proto . inet_service : verdict; }}
   set hairpins {{ type {address} . {address}; }}
   chain reject_now {{
     meta l4proto tcp reject with tcp reset
@@ -47,6 +48,7 @@ table {ip} {TABLE} {{
     {loopback}fib daddr type local meta l4proto . th dport vmap @outside_node_ports
   }}
   chain translate {{
+    {ip} daddr . meta l4proto . th dport vmap @guarded
     {outside}fib saddr type != local jump outside
     {ip} daddr . meta l4proto . th dport vmap @services
     {loopback}fib daddr type local meta l4proto . th dport vmap @node_ports

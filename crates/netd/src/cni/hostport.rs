@@ -3,12 +3,14 @@
 //! Invariant: after [`apply`] the table holds exactly the ports of the records given; it is replaced in one transaction.
 //! It is apart from netd's table so that neither ever rewrites the other's.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use netplan::{Family, Frontend, Protocol, UdpFrontend};
 
 use super::ipam::Record;
 use super::pod::VETH_PREFIX;
-use super::protocol::CniError;
-use crate::nft;
+use super::protocol::{CniError, PortMapping};
+use crate::{conntrack, nft};
 
 /// The table's name, in family `ip`.
 pub const TABLE: &str = "holdfast_hostports";
@@ -17,6 +19,29 @@ pub const TABLE: &str = "holdfast_hostports";
 pub fn apply(records: &[(Ipv4Addr, Record)]) -> Result<(), CniError> {
     nft::apply_blocking(&render(records))
         .map_err(|error| CniError::new(5, "could not set host ports", &error.to_string()))
+}
+
+/// Makes UDP flows that were tracked before this Pod had its host ports forget where they led.
+pub fn forget_stale_udp(address: Ipv4Addr, record: &Record) -> Result<(), CniError> {
+    let is_udp = |port: &&PortMapping| port.protocol.eq_ignore_ascii_case("udp");
+    let frontends: Vec<UdpFrontend> = record
+        .ports
+        .iter()
+        .filter(is_udp)
+        .map(|port| UdpFrontend {
+            frontend: Frontend {
+                family: Family::V4,
+                address: port.host_ip.parse().ok().filter(|address: &IpAddr| !address.is_unspecified()),
+                protocol: Protocol::Udp,
+                port: port.host_port,
+            },
+            backends: [SocketAddr::from((address, port.container_port))].into(),
+        })
+        .collect();
+    match conntrack::forget_stale_udp(&frontends) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(CniError::io("forget stale UDP flows", &error)),
+    }
 }
 
 /// Lets connections from the host's 127.0.0.1 be translated out to this Pod. The table's guard keeps the network out.

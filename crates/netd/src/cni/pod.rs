@@ -52,6 +52,7 @@ pub fn add(call: &Call) -> Result<Attached, CniError> {
             if !record.ports.is_empty() {
                 hostport::apply(&pool.records()?)?;
                 hostport::allow_loopback(&veth)?;
+                hostport::forget_stale_udp(address, &record)?;
             }
             Ok((ends, outer, inner))
         });

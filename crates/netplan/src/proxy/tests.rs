@@ -150,6 +150,27 @@ fn client_affinity_remembers_clients_per_backend() {
 }
 
 #[test]
+fn balancer_addresses_admit_only_their_source_ranges() {
+    let mut service = service(json!({"type": "LoadBalancer", "clusterIP": "10.43.0.20",
+        "loadBalancerSourceRanges": ["192.0.2.0/24", "bad; flush ruleset", "2001:db8::/32"], "ports": [{"port": 80}]}));
+    service.status = serde_json::from_value(json!({"loadBalancer": {"ingress": [{"ip": "198.51.100.7"}]}})).unwrap();
+    let mut proxy = Proxy::new(node());
+    proxy.full();
+    proxy.update("d/s", Some(&service), &[slice(http(), &[("10.42.1.5", "n2", json!({}))])]);
+    expect![[r#"
+        add chain ip holdfast pick_services_tcp_1
+        add chain ip holdfast allow_f73e99447d034e3f
+        add rule ip holdfast pick_services_tcp_1 meta mark set meta mark or 0x4000 dnat ip to ip daddr . tcp dport . numgen random mod 1 map @services_tcp_to
+        add rule ip holdfast allow_f73e99447d034e3f fib saddr type local return
+        add rule ip holdfast allow_f73e99447d034e3f ip saddr 192.0.2.0/24 return
+        add rule ip holdfast allow_f73e99447d034e3f drop
+        add element ip holdfast guarded { 198.51.100.7 . tcp . 80 : jump allow_f73e99447d034e3f }
+        add element ip holdfast services { 10.43.0.20 . tcp . 80 : goto pick_services_tcp_1, 198.51.100.7 . tcp . 80 : goto pick_services_tcp_1 }
+        add element ip holdfast services_tcp_to { 10.43.0.20 . 80 . 0 : 10.42.1.5 . 8080, 198.51.100.7 . 80 . 0 : 10.42.1.5 . 8080 }
+    "#]].assert_eq(&proxy.take_transaction().unwrap().script);
+}
+
+#[test]
 fn headless_external_name_and_our_own_dns_have_no_rules() {
     let slices = [slice(http(), &[("10.42.1.5", "n2", json!({}))])];
     for spec in [
@@ -158,6 +179,14 @@ fn headless_external_name_and_our_own_dns_have_no_rules() {
         json!({"clusterIP": "10.43.0.10", "ports": [{"port": 80}]}),
     ] {
         check(spec, &slices, expect![[""]]);
+    }
+    for label in ["service.kubernetes.io/headless", "service.kubernetes.io/service-proxy-name"] {
+        let mut service = service(json!({"clusterIP": "10.43.0.20", "ports": [{"port": 80}]}));
+        service.metadata.labels = Some([(label.to_owned(), "x".to_owned())].into());
+        let mut proxy = Proxy::new(node());
+        proxy.full();
+        proxy.update("d/s", Some(&service), &slices);
+        assert_eq!(proxy.take_transaction(), None);
     }
 }
 
@@ -210,7 +239,11 @@ impl Model {
                         let (key, value) = entry.split_once(" : ").unwrap_or((entry, ""));
                         let old = self.elements.insert(format!("{family} {map} {key}"), value.to_owned());
                         assert!(old.is_none_or(|old| old == value), "{entry} replaces without a delete");
-                        if let Some(chain) = value.strip_prefix("goto ").filter(|chain| *chain != "reject_now") {
+                        if let Some(chain) = value
+                            .strip_prefix("goto ")
+                            .or(value.strip_prefix("jump "))
+                            .filter(|chain| *chain != "reject_now")
+                        {
                             assert!(self.chains.contains_key(chain), "{chain} is not there");
                         }
                     }
