@@ -23,6 +23,7 @@ pub mod cache;
 pub mod chain;
 pub mod config;
 pub mod discovery;
+pub mod documents;
 pub mod encode;
 pub mod encryption;
 pub mod error;

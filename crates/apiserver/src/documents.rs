@@ -1,0 +1,212 @@
+//! Serves discovery and OpenAPI: request head -> document, through ETags.
+//!
+//! A [`PathHandler`] over [`crate::discovery`] and [`crate::openapi`]. Documents depend on nothing but the kinds table, so
+//! each is built at its first request and kept as bytes; there are as many as paths, representations included, so the cache
+//! is bounded. A matching `If-None-Match` is answered 304 without a body.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use api::kinds::{self, split_api_version};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use serde_json::Value;
+
+use crate::body::{Body, empty, full};
+use crate::chain::PathHandler;
+use crate::discovery::{self, Form, etag};
+use crate::openapi;
+
+/// Serves `/api`, `/apis` and below down to group-versions, `/openapi/v2` and `/openapi/v3`.
+pub struct Documents {
+    server_address: String,
+    release: String,
+    cache: Mutex<HashMap<String, Document>>,
+}
+
+#[derive(Clone)]
+struct Document {
+    bytes: Bytes,
+    content_type: String,
+    etag: String,
+}
+
+impl Documents {
+    /// `server_address` is `host:port` as clients reach the server; `release` is its version, such as `v1.37.2+holdfast`.
+    pub fn new(server_address: impl Into<String>, release: impl Into<String>) -> Self {
+        Documents { server_address: server_address.into(), release: release.into(), cache: Mutex::default() }
+    }
+
+    /// `Ok(None)`: not one of ours; `Err`: ours, and the answer is this.
+    fn answer(&self, parts: &Parts) -> Option<Response<Body>> {
+        let path = parts.uri.path().trim_matches('/');
+        let ours = matches!(path, "api" | "apis" | "openapi/v2" | "openapi/v3")
+            || ["api/", "apis/", "openapi/v3/"].iter().any(|prefix| path.starts_with(prefix));
+        if !ours {
+            return None;
+        }
+        if !matches!(parts.method, Method::GET | Method::HEAD) {
+            return Some(plain(StatusCode::METHOD_NOT_ALLOWED));
+        }
+        let accept = header_text(parts, &header::ACCEPT);
+        if let Some(path) = path.strip_prefix("openapi/v3/")
+            && let Some(redirect) = self.redirect(path, parts.uri.query().unwrap_or_default())
+        {
+            return Some(redirect);
+        }
+        let document = self.document(path, accept)?;
+        Some(respond(parts, path, &document))
+    }
+
+    /// A document asked for by the hash of another build has moved.
+    fn redirect(&self, path: &str, query: &str) -> Option<Response<Body>> {
+        let asked = query.split('&').find_map(|pair| pair.strip_prefix("hash="))?;
+        let hash = openapi::v3_hash(path, &self.release);
+        if asked == hash {
+            return None;
+        }
+        let mut response = plain(StatusCode::MOVED_PERMANENTLY);
+        let location = HeaderValue::from_str(&format!("/openapi/v3/{path}?hash={hash}")).ok()?;
+        response.headers_mut().insert(header::LOCATION, location);
+        Some(response)
+    }
+
+    fn document(&self, path: &str, accept: &str) -> Option<Document> {
+        let form = if matches!(path, "api" | "apis") { discovery::negotiate(accept) } else { Form::Legacy };
+        let protobuf = path == "openapi/v2" && accept.split(',').next().is_some_and(is_gnostic);
+        let key = format!("{path} {form:?} {protobuf}");
+        if let Some(document) = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Some(document.clone());
+        }
+        let value = self.build(path, form)?;
+        let (bytes, content_type) = if protobuf {
+            (openapi::v2_protobuf(&value), openapi::V2_PROTOBUF.to_owned())
+        } else {
+            (value.to_string().into_bytes(), form.content_type())
+        };
+        let etag = etag(&bytes);
+        let document = Document { bytes: bytes.into(), content_type, etag };
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).insert(key, document.clone());
+        Some(document)
+    }
+
+    fn build(&self, path: &str, form: Form) -> Option<Value> {
+        let kinds = kinds::all();
+        match (path, form) {
+            ("api", Form::Legacy) => Some(discovery::api_versions(&self.server_address)),
+            ("apis", Form::Legacy) => Some(discovery::group_list(kinds)),
+            ("api" | "apis", form) => Some(discovery::aggregated(kinds, path == "api", form)),
+            ("openapi/v2", _) => Some(openapi::v2_document(kinds, &self.release)),
+            ("openapi/v3", _) => Some(openapi::v3_index(kinds, &self.release)),
+            _ => {
+                if let Some(path) = path.strip_prefix("openapi/v3/") {
+                    return openapi::v3_document(kinds, path, &self.release);
+                }
+                if let Some(version) = path.strip_prefix("api/") {
+                    return discovery::resource_list(kinds, "", version);
+                }
+                match path.strip_prefix("apis/")? {
+                    group if !group.contains('/') => discovery::group(kinds, group),
+                    api_version => {
+                        let (group, version) = split_api_version(api_version);
+                        discovery::resource_list(kinds, group, version)
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl PathHandler for Documents {
+    fn serve<'a>(&'a self, parts: &'a Parts) -> BoxFuture<'a, Option<Response<Body>>> {
+        Box::pin(async { self.answer(parts) })
+    }
+}
+
+fn is_gnostic(clause: &str) -> bool {
+    clause.trim().starts_with("application/com.github.proto-openapi.spec.v2")
+}
+
+fn header_text<'p>(parts: &'p Parts, name: &header::HeaderName) -> &'p str {
+    parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+fn plain(code: StatusCode) -> Response<Body> {
+    let mut response = Response::new(empty());
+    *response.status_mut() = code;
+    response
+}
+
+fn respond(parts: &Parts, path: &str, document: &Document) -> Response<Body> {
+    let quoted = format!("\"{}\"", document.etag);
+    let known = header_text(parts, &header::IF_NONE_MATCH).split(',').any(|tag| tag.trim() == quoted);
+    let mut response =
+        if known { plain(StatusCode::NOT_MODIFIED) } else { Response::new(full(document.bytes.clone())) };
+    // With a hash in the query the answer never changes.
+    let forever = path.starts_with("openapi/v3/") && parts.uri.query().is_some_and(|query| query.contains("hash="));
+    let caching = if forever { "public, immutable" } else { "public" };
+    let headers = response.headers_mut();
+    let mut put = |name, text: &str| {
+        if let Ok(value) = HeaderValue::from_str(text) {
+            headers.insert(name, value);
+        }
+    };
+    put(header::ETAG, &quoted);
+    put(header::VARY, "Accept");
+    put(header::CACHE_CONTROL, caching);
+    put(header::CONTENT_TYPE, &document.content_type);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn get(path: &str, headers: &[(&str, &str)]) -> Option<Response<Body>> {
+        let mut request = Request::get(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        Documents::new("127.0.0.1:6443", "v1.37.2").answer(&parts)
+    }
+
+    fn check(path: &str, headers: &[(&str, &str)], expect: (u16, &str)) -> Response<Body> {
+        let response = get(path, headers).unwrap();
+        let content_type = response.headers().get("content-type").map(|value| value.to_str().unwrap());
+        assert_eq!((response.status().as_u16(), content_type.unwrap_or_default()), expect, "{path}");
+        response
+    }
+
+    #[test]
+    fn paths_and_representations() {
+        let json = "application/json";
+        for path in
+            ["/api", "/apis", "/api/v1", "/apis/apps", "/apis/apps/v1", "/openapi/v2", "/openapi/v3/apis/apps/v1"]
+        {
+            check(path, &[], (200, json));
+        }
+        let wanted = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+        let got = "application/json;g=apidiscovery.k8s.io;as=APIGroupDiscoveryList;v=v2";
+        check("/apis", &[("accept", wanted)], (200, got));
+        check("/openapi/v2", &[("accept", openapi::V2_PROTOBUF)], (200, openapi::V2_PROTOBUF));
+        for path in ["/healthz", "/apis/none", "/apis/apps/v9", "/openapi/v3/apis/none/v1", "/openapi"] {
+            assert!(get(path, &[]).is_none(), "{path}");
+        }
+    }
+
+    #[test]
+    fn etags_and_hashes() {
+        let first = check("/api/v1", &[], (200, "application/json"));
+        let tag = first.headers()["etag"].to_str().unwrap().to_owned();
+        check("/api/v1", &[("if-none-match", &tag)], (304, "application/json"));
+        let stale = get("/openapi/v3/api/v1?hash=OLD", &[]).unwrap();
+        assert_eq!(stale.status(), 301);
+        let location = stale.headers()["location"].to_str().unwrap().to_owned();
+        let fresh = check(&location, &[], (200, "application/json"));
+        assert_eq!(fresh.headers()["cache-control"], "public, immutable");
+    }
+}
