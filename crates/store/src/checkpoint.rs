@@ -5,7 +5,7 @@
 //! watches survive a restart. The last frame repeats the counts, so that a shortened file is noticed.
 //!
 //! The newest two checkpoints are kept, and the log from the older one on: if the newest turns out to be damaged, nothing is
-//! lost. Reading streams; it never holds a second copy of the data.
+//! lost. Only on a full disk is one enough. Reading streams; it never holds a second copy of the data.
 
 use std::io;
 
@@ -29,16 +29,23 @@ const FRAME_BYTES: usize = 256 << 10;
 const SYNC_FRAMES: u64 = 16;
 /// No frame is longer: one revision of the largest transaction and more.
 const FRAME_BYTES_MAX: usize = 256 << 20;
-/// Checkpoints that are kept.
-const KEPT: usize = 2;
 
 const META: u64 = 1;
 const BASE: u64 = 2;
 const REVISION: u64 = 3;
 const END: u64 = 4;
 
-/// Writes `state` and removes what it makes superfluous. Returns the size of the file.
-pub(crate) fn write_checkpoint(disk: &dyn Disk, identity: Identity, state: &State) -> io::Result<u64> {
+/// A checkpoint to be written.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) state: State,
+    /// So many checkpoints are kept afterwards, this one included.
+    pub(crate) kept: usize,
+}
+
+/// Writes the state and removes what it makes superfluous. Returns the size of the file.
+pub(crate) fn write_checkpoint(disk: &dyn Disk, identity: Identity, job: &Job) -> io::Result<u64> {
+    let state = &job.state;
     let result = write_temporary(disk, identity, state).and_then(|bytes| {
         disk.rename(TEMPORARY, &checkpoint_name(state.index))?;
         disk.sync_dir()?;
@@ -48,7 +55,7 @@ pub(crate) fn write_checkpoint(disk: &dyn Disk, identity: Identity, state: &Stat
         remove_if_there(disk, TEMPORARY);
     }
     let bytes = result?;
-    remove_superfluous(disk)?;
+    remove_superfluous(disk, job.kept)?;
     Ok(bytes)
 }
 
@@ -139,15 +146,15 @@ fn encode_change(event: &Event, with_value: bool, w: &mut Writer) {
 }
 
 /// Removes all but the newest checkpoints, and the log that only they needed.
-fn remove_superfluous(disk: &dyn Disk) -> io::Result<()> {
+fn remove_superfluous(disk: &dyn Disk, kept: usize) -> io::Result<()> {
     let names = disk.list()?;
     let checkpoints = checkpoints_newest_first(&names);
-    // Until there are two, the log alone is the other way to the same state.
-    let log_from = checkpoints.get(KEPT - 1).map_or(0, |(index, _)| *index);
+    // Until there are so many, the log alone is the other way to the same state.
+    let log_from = checkpoints.get(kept.max(1) - 1).map_or(0, |(index, _)| *index);
     for name in obsolete_segments(&names, log_from) {
         disk.remove(&name)?;
     }
-    for (_, name) in checkpoints.iter().skip(KEPT) {
+    for (_, name) in checkpoints.iter().skip(kept.max(1)) {
         disk.remove(name)?;
     }
     Ok(())

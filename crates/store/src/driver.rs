@@ -13,6 +13,7 @@ use std::time::Duration;
 use base::Clock;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
+use crate::checkpoint::Job;
 use crate::command::Command;
 use crate::config::Config;
 use crate::error::KvError;
@@ -22,7 +23,6 @@ use crate::kv::LeaseStatus;
 use crate::lease::Lessor;
 use crate::machine::{Machine, Outcome};
 use crate::member::{Member, Unwritten};
-use crate::mvcc::State;
 use crate::record::encode_command;
 use crate::recovery::Recovered;
 use crate::status::{Histogram, Status};
@@ -31,6 +31,8 @@ use crate::watchers::Published;
 
 /// Events whose keys are pruned between two looks at the inbox.
 const CLEAN_UP_EVENTS: usize = 1000;
+/// Checkpoints that are kept while the disk has room.
+const CHECKPOINTS_KEPT: usize = 2;
 /// A failed checkpoint is tried again after this.
 const CHECKPOINT_RETRY: Duration = Duration::from_secs(10);
 
@@ -92,7 +94,7 @@ pub(crate) enum Output {
     Append { epoch: u64, batch: Unwritten },
     HoldReserve,
     ReleaseReserve,
-    Checkpoint { state: State },
+    Checkpoint(Job),
 }
 
 /// The state behind a store.
@@ -382,7 +384,12 @@ impl Driver {
     }
 
     fn plan_checkpoint(&mut self) {
-        let due = self.config.checkpoint_log_bytes + self.checkpoint.bytes;
+        let full = self.space.is_disk_full();
+        let mut due = self.config.checkpoint_log_bytes + self.checkpoint.bytes;
+        if full {
+            // A checkpoint that is smaller than the log it replaces gives space back.
+            due = due.min(self.machine.state().total_bytes + 1);
+        }
         let writing = self.checkpoint.covered.is_some();
         if writing
             || self.stopping
@@ -392,7 +399,8 @@ impl Driver {
             return;
         }
         self.checkpoint.covered = Some(self.checkpoint.log_bytes);
-        self.outbox.push(Output::Checkpoint { state: self.machine.state().clone() });
+        let kept = if full { 1 } else { CHECKPOINTS_KEPT };
+        self.outbox.push(Output::Checkpoint(Job { state: self.machine.state().clone(), kept }));
     }
 
     fn checkpoint_report(&mut self, report: CheckpointReport) {

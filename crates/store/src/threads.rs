@@ -15,13 +15,12 @@ use std::time::Duration;
 
 use base::Clock;
 
-use crate::checkpoint::write_checkpoint;
+use crate::checkpoint::{Job, write_checkpoint};
 use crate::disk::{Disk, DiskLock};
 use crate::driver::{CheckpointReport, Driver, LogReport, Message, Output};
 use crate::error::OpenError;
 use crate::frame::Identity;
 use crate::log_worker::{LogRequest, LogWorker};
-use crate::mvcc::State;
 
 /// Messages taken before what they caused is carried out.
 const TAKE_MAX: usize = 4096;
@@ -68,7 +67,7 @@ fn spawn(name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<Join
 
 struct Outlets {
     log: Sender<LogRequest>,
-    checkpoints: Sender<State>,
+    checkpoints: Sender<Job>,
 }
 
 fn run_driver(mut driver: Driver, messages: &Receiver<Message>, outlets: &Outlets, tick_interval: Duration) {
@@ -101,7 +100,7 @@ fn carry_out(outputs: Vec<Output>, outlets: &Outlets) {
             Output::Append { epoch, batch } => outlets.log.send(LogRequest::Append { epoch, batch }).is_ok(),
             Output::HoldReserve => outlets.log.send(LogRequest::HoldReserve).is_ok(),
             Output::ReleaseReserve => outlets.log.send(LogRequest::ReleaseReserve).is_ok(),
-            Output::Checkpoint { state } => outlets.checkpoints.send(state).is_ok(),
+            Output::Checkpoint(job) => outlets.checkpoints.send(job).is_ok(),
         };
         if !sent {
             // The thread's last message says why; see `Farewell`.
@@ -142,17 +141,17 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(&self, states: &Receiver<State>, reports: &Sender<Message>) {
-        while let Ok(state) = states.recv() {
+    fn run(&self, jobs: &Receiver<Job>, reports: &Sender<Message>) {
+        while let Ok(job) = jobs.recv() {
             let began = self.clock.monotonic();
-            let report = match write_checkpoint(self.disk.as_ref(), self.identity, &state) {
+            let report = match write_checkpoint(self.disk.as_ref(), self.identity, &job) {
                 Ok(bytes) => {
                     let took = self.clock.monotonic().saturating_sub(began);
-                    CheckpointReport::Written { index: state.index, bytes, took }
+                    CheckpointReport::Written { index: job.state.index, bytes, took }
                 }
                 Err(error) => CheckpointReport::Failed { reason: error.to_string() },
             };
-            drop(state);
+            drop(job);
             // The driver goes only after this thread.
             reports.send(Message::Checkpoint(report)).ok();
         }

@@ -148,6 +148,18 @@ async fn leases_expire_through_the_log_and_only_then() {
 }
 
 #[tokio::test]
+async fn a_busy_store_looks_at_its_clock() {
+    let slow = open(SimDisk::new());
+    slow.store.lease_grant(7, 3).await.unwrap();
+    // Nobody calls for a tick, and between the writes there is no pause.
+    for n in 0..2000 {
+        slow.clock.advance(Duration::from_millis(10));
+        slow.store.txn(put("a", &n.to_string())).await.unwrap();
+    }
+    assert_eq!(slow.store.leases().await, Ok(vec![]));
+}
+
+#[tokio::test]
 async fn history_is_compacted_after_one_to_two_intervals() {
     let slow = open(SimDisk::new());
     let old = slow.store.txn(put("a", "1")).await.unwrap().revision;
