@@ -122,10 +122,11 @@ fn decide_step(
         }
         return None;
     }
-    if sets.new.is_none() && strategy::may_create(deployment, sets, input.view) {
-        if let Some(plan) = revision::create_new(deployment, sets, conditions, input.view) {
-            return Some(plan);
-        }
+    if sets.new.is_none()
+        && strategy::may_create(deployment, sets, input.view)
+        && let Some(plan) = revision::create_new(deployment, sets, conditions, input.view)
+    {
+        return Some(plan);
     }
     strategy::step(deployment, sets);
     if status::is_complete(deployment, &deployment.status.clone().unwrap_or_default()) {

@@ -4,6 +4,8 @@
 //!   registry::register_all(runner)        the rows
 //!     replicas     ReplicaSet, ReplicationController -> pods
 //!     deployment   Deployment -> ReplicaSets
+//!     endpoints    Services and pods -> EndpointSlices, Endpoints
+//!     nodes        health, taints, evictions, pods of lost nodes, pod CIDRs
 //!     garbage      owner references -> deletions
 //!     namespaces   a namespace's end -> deletions of its content
 //!     service_accounts, root_ca      what every namespace has
@@ -15,9 +17,11 @@
 
 pub mod claims;
 pub mod deployment;
+pub mod endpoints;
 pub mod garbage;
 pub mod labels;
 pub mod namespaces;
+pub mod nodes;
 mod numbers;
 pub mod registry;
 pub mod replicas;

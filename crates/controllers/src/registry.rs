@@ -5,8 +5,14 @@ use k8s_openapi::api::core::v1::ReplicationController;
 use reconcile::Registrar;
 
 use crate::deployment::DeploymentController;
+use crate::endpoints::legacy::EndpointsController;
+use crate::endpoints::slices::EndpointSliceController;
 use crate::garbage::GarbageCollector;
 use crate::namespaces::NamespaceController;
+use crate::nodes::cidr::{CidrRange, NodeCidrController};
+use crate::nodes::eviction::TaintEvictionController;
+use crate::nodes::health::NodeHealthController;
+use crate::nodes::pod_gc::PodGarbageCollector;
 use crate::replicas::ReplicaController;
 use crate::root_ca::RootCaPublisher;
 use crate::service_accounts::ServiceAccountController;
@@ -16,6 +22,8 @@ use crate::service_accounts::ServiceAccountController;
 pub struct Settings {
     /// The certificates that sign the API server's, PEM.
     pub root_ca_pem: String,
+    /// Where each node's part of the pod network comes from.
+    pub pod_range: CidrRange,
 }
 
 /// Hands every controller to `registrar`, which runs it.
@@ -25,6 +33,12 @@ pub fn register_all<R: Registrar>(registrar: &mut R, settings: &Settings) {
     registrar.register(ReplicaController::<ReplicaSet>::default());
     registrar.register(ReplicaController::<ReplicationController>::default());
     registrar.register(DeploymentController);
+    registrar.register(EndpointSliceController);
+    registrar.register(EndpointsController);
+    registrar.register(NodeCidrController::new(settings.pod_range));
+    registrar.register(NodeHealthController);
+    registrar.register(TaintEvictionController);
+    registrar.register(PodGarbageCollector);
     registrar.register(NamespaceController);
     registrar.register(GarbageCollector);
 }

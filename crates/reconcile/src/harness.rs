@@ -46,11 +46,19 @@ pub struct Harness {
 struct Entry {
     name: &'static str,
     view: View,
-    refreshers: Vec<Box<dyn Fn(&World)>>,
-    waking: Vec<Box<dyn Fn(&View) -> Vec<Key>>>,
-    planner: Box<dyn FnMut(&Input<'_>) -> Plan>,
-    forget: Box<dyn Fn() -> Box<dyn FnMut(&Input<'_>) -> Plan>>,
+    refreshers: Vec<Refresh>,
+    waking: Vec<Wake>,
+    planner: Planner,
+    /// Makes a planner that remembers nothing.
+    forget: Box<dyn Fn() -> Planner>,
 }
+
+/// Brings one cache up to date.
+type Refresh = Box<dyn Fn(&World)>;
+/// All keys that one kind's objects wake.
+type Wake = Box<dyn Fn(&View) -> Vec<Key>>;
+/// A controller with its memory.
+type Planner = Box<dyn FnMut(&Input<'_>) -> Plan>;
 
 /// The component stopped at the point where it was told to.
 #[derive(Debug)]
@@ -134,12 +142,12 @@ impl Harness {
     fn process(&mut self, index: usize, key: &Key) -> Result<bool, Crashed> {
         let plan = self.decide(index, key, None);
         let wrote = !plan.writes.is_empty();
-        if let Err(failure) = self.apply(&plan)? {
-            if failure.reason != "Conflict" {
-                let plan = self.decide(index, key, Some(&failure));
-                // A failure to tell of a failure is retried with the next round.
-                self.apply(&plan)?.ok();
-            }
+        if let Err(failure) = self.apply(&plan)?
+            && failure.reason != "Conflict"
+        {
+            let plan = self.decide(index, key, Some(&failure));
+            // A failure to tell of a failure is retried with the next round.
+            self.apply(&plan)?.ok();
         }
         Ok(wrote)
     }
@@ -167,7 +175,7 @@ impl Harness {
         panic!("{} asks for live reads of {key} without end", entry.name);
     }
 
-    fn apply(&mut self, plan: &Plan) -> Result<Result<(), Failure>, Crashed> {
+    fn apply(&mut self, plan: &Plan) -> Result<Result<(), Box<Failure>>, Crashed> {
         for write in &plan.writes {
             let outcome = self.world.apply(write);
             (self.invariant)(&self.world);
@@ -197,7 +205,7 @@ impl Registrar for Harness {
         controller.watches(&mut wiring);
         let name = controller.name();
         let controller = Arc::new(controller);
-        let forget = move || -> Box<dyn FnMut(&Input<'_>) -> Plan> {
+        let forget = move || -> Planner {
             let controller = controller.clone();
             let mut memories: BTreeMap<Key, C::Memory> = BTreeMap::new();
             Box::new(move |input| controller.plan(input, memories.entry(input.key.clone()).or_default()))
@@ -215,8 +223,8 @@ impl Registrar for Harness {
 
 struct Wiring {
     view: View,
-    refreshers: Vec<Box<dyn Fn(&World)>>,
-    waking: Vec<Box<dyn Fn(&View) -> Vec<Key>>>,
+    refreshers: Vec<Refresh>,
+    waking: Vec<Wake>,
 }
 
 impl Watches for Wiring {

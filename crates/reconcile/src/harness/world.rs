@@ -73,7 +73,7 @@ impl World {
         self.delete_at(&(ResourceId::of::<K>(), Key::new(namespace, name)), propagation);
     }
 
-    pub fn apply(&mut self, write: &Write) -> Result<(), Failure> {
+    pub fn apply(&mut self, write: &Write) -> Result<(), Box<Failure>> {
         let place = (write.resource.clone(), write.key.clone());
         let outcome = match &write.verb {
             Verb::Create { object } => self.create(place.0, place.1, object.clone(), false),
@@ -89,7 +89,22 @@ impl World {
                 Ok(())
             }
         };
-        outcome.map_err(|reason| self.failure(write, reason))
+        outcome.map_err(|reason| Box::new(self.failure(write, reason)))
+    }
+
+    /// The object as JSON.
+    pub fn find(&self, resource: &ResourceId, key: &Key) -> Option<&Value> {
+        self.objects.get(&(resource.clone(), key.clone()))
+    }
+
+    /// All objects of a resource as JSON.
+    pub fn all(&self, resource: &ResourceId) -> impl Iterator<Item = &Value> {
+        self.objects.iter().filter(move |((of, _), _)| of == resource).map(|(_, object)| object)
+    }
+
+    /// The resource version of the newest change.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     pub fn observe(&self, wanted: &Observe) -> Observation {
