@@ -72,10 +72,16 @@ fn while_doing<T>(operation: &str, result: io::Result<T>) -> Result<T, SetupErro
 
 /// Puts the node's network in place. `executable` is what the plugin's links point to.
 pub fn apply(network: &NodeNetwork, paths: &CniPaths, executable: &Path) -> Result<(), SetupError> {
-    while_doing("turn on IPv4 forwarding", fs::write("/proc/sys/net/ipv4/ip_forward", "1"))?;
+    while_doing("turn on IPv4 forwarding", turn_on_forwarding())?;
     let mtu = while_doing("configure hf0", apply_gateway(network))?;
     while_doing("install the CNI plugin", install_plugin(paths, executable))?;
     while_doing("write the CNI configuration", write_conflist(network, paths, mtu))
+}
+
+/// Only where it is off: the file may be read-only where somebody else has turned it on.
+fn turn_on_forwarding() -> io::Result<()> {
+    const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+    if fs::read_to_string(FORWARDING)?.trim() == "1" { Ok(()) } else { fs::write(FORWARDING, "1") }
 }
 
 /// Returns the MTU for Pod links.
