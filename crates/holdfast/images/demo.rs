@@ -15,6 +15,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::raw::c_int;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const PORT: u16 = 8080;
@@ -30,7 +31,9 @@ const SIG_BLOCK: c_int = 0;
 const SIGINT: c_int = 2;
 const SIGTERM: c_int = 15;
 
-static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+static CONNECTIONS: Mutex<usize> = Mutex::new(0);
+/// Told at the end of each connection.
+static DRAINED: Condvar = Condvar::new();
 static STOPPING: AtomicUsize = AtomicUsize::new(0);
 static HEALTHY: AtomicBool = AtomicBool::new(true);
 static READY: AtomicBool = AtomicBool::new(true);
@@ -70,29 +73,44 @@ fn serve() -> io::Result<()> {
     wait_for_signal(&stop);
     println!("{} stops", pod_name());
     let delay = std::env::var("SHUTDOWN_DELAY_MS").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
-    std::thread::sleep(Duration::from_millis(delay));
+    wait_until_drained(Duration::from_millis(delay), |_| false);
     STOPPING.store(1, Ordering::SeqCst);
-    let deadline = Instant::now() + GRACE;
-    while CONNECTIONS.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_until_drained(GRACE, |connections| connections == 0);
     Ok(())
+}
+
+/// Waits until the number of connections is `enough`, or for `longest`.
+fn wait_until_drained(longest: Duration, enough: impl Fn(usize) -> bool) {
+    let connections = CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(DRAINED.wait_timeout_while(connections, longest, |connections| !enough(*connections)));
+}
+
+/// Takes a place among the connections, if one is free.
+fn enter() -> bool {
+    let mut connections = CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    let free = *connections < CONNECTIONS_MAX;
+    *connections += usize::from(free);
+    free
+}
+
+fn leave() {
+    *CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+    DRAINED.notify_all();
 }
 
 fn accept(listener: &TcpListener) {
     for stream in listener.incoming() {
         let Ok(stream) = stream else { continue };
-        if STOPPING.load(Ordering::SeqCst) == 1 || CONNECTIONS.load(Ordering::SeqCst) >= CONNECTIONS_MAX {
+        if STOPPING.load(Ordering::SeqCst) == 1 || !enter() {
             continue;
         }
-        CONNECTIONS.fetch_add(1, Ordering::SeqCst);
         std::thread::spawn(move || {
             if let Err(error) = serve_connection(stream) {
                 if !matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) {
                     eprintln!("demo: {error}");
                 }
             }
-            CONNECTIONS.fetch_sub(1, Ordering::SeqCst);
+            leave();
         });
     }
 }
