@@ -6,6 +6,7 @@
 use api::schema::MessageRef;
 use http::{Response, StatusCode};
 use semantics::Subresource;
+use semantics::patch::PatchError;
 use serde_json::Value;
 
 use super::Call;
@@ -77,29 +78,20 @@ fn finish(call: &Call, patched: &Value, validation: FieldValidation) -> Result<V
     Ok(object)
 }
 
-pub fn apply_patch(_message: Option<MessageRef>, patch: &Patch, current: &Value) -> Result<Value, ApiError> {
+/// The patched object, not yet decoded.
+pub fn apply_patch(message: Option<MessageRef>, patch: &Patch, current: &Value) -> Result<Value, ApiError> {
     match patch {
-        Patch::Json(_) | Patch::Strategic(_) => Err(ApiError::internal("not yet")),
-        Patch::Merge(patch) => {
-            let mut out = current.clone();
-            merge(&mut out, patch);
-            Ok(out)
-        }
+        Patch::Json(patch) => semantics::patch::json(current, patch),
+        Patch::Merge(patch) => Ok(semantics::patch::merge(current, patch)),
+        Patch::Strategic(patch) => semantics::patch::strategic(current, patch, message),
     }
-}
-
-fn merge(target: &mut Value, patch: &Value) {
-    let (Value::Object(patch), true) = (patch, target.is_object()) else {
-        *target = patch.clone();
-        return;
-    };
-    for (key, value) in patch {
-        if value.is_null() {
-            target.as_object_mut().map(|map| map.remove(key));
-        } else {
-            merge(&mut target[key.as_str()], value);
+    .map_err(|error| match error {
+        PatchError::Malformed(text) => ApiError::bad_request(text),
+        PatchError::Unfit(text) => {
+            ApiError::new(422, "Invalid", format!("the server rejected our request due to an error in our request: {text}"))
         }
-    }
+        PatchError::TooLarge(_) => ApiError::new(413, "RequestEntityTooLarge", format!("Request entity too large: {error}")),
+    })
 }
 
 async fn apply(

@@ -1,0 +1,64 @@
+//! The patch types, and how they meet concurrent writes.
+
+use serde_json::json;
+
+use crate::fixture::{CONFIG_MAPS, Fixture, config_map, version};
+
+const MERGE: &str = "application/merge-patch+json";
+const JSON: &str = "application/json-patch+json";
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+
+#[tokio::test]
+async fn three_patches_do_the_same() {
+    let f = Fixture::new().await;
+    f.post(CONFIG_MAPS, &config_map("a", "1")).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/a");
+    assert_eq!(f.patch(&path, MERGE, &json!({"data": {"v": "2"}})).await.expect(200)["data"]["v"], "2");
+    let patch = json!([{"op": "replace", "path": "/data/v", "value": "3"}]);
+    assert_eq!(f.patch(&path, JSON, &patch).await.expect(200)["data"]["v"], "3");
+    let patch = json!({"data": {"v": "4"}, "metadata": {"labels": {"v": null, "w": "x"}}});
+    let patched = f.patch(&path, STRATEGIC, &patch).await.expect(200);
+    assert_eq!(patched["data"]["v"], "4");
+    assert_eq!(patched["metadata"]["labels"], json!({"w": "x"}));
+}
+
+#[tokio::test]
+async fn a_patch_with_a_stale_version_conflicts() {
+    let f = Fixture::new().await;
+    let made = f.post(CONFIG_MAPS, &config_map("a", "1")).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/a");
+    f.patch(&path, MERGE, &json!({"data": {"v": "2"}})).await.expect(200);
+    let stale = json!({"data": {"v": "3"}, "metadata": {"resourceVersion": version(&made).to_string()}});
+    assert_eq!(f.patch(&path, MERGE, &stale).await.expect(409)["reason"], "Conflict");
+    f.patch(&format!("{CONFIG_MAPS}/none"), MERGE, &json!({})).await.expect(404);
+}
+
+#[tokio::test]
+async fn concurrent_patches_all_count() {
+    let f = Fixture::new().await;
+    f.post(CONFIG_MAPS, &config_map("a", "1")).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/a");
+    let patches = (0..12).map(|i| {
+        let (f, path) = (&f, &path);
+        let key = format!("k{i}");
+        async move { f.patch(path, MERGE, &json!({"data": {key: "x"}})).await.expect(200) }
+    });
+    futures::future::join_all(patches).await;
+    let data = f.get(&path).await.expect(200)["data"].clone();
+    assert_eq!(data.as_object().unwrap().len(), 13);
+}
+
+#[tokio::test]
+async fn bad_patches_say_why() {
+    let f = Fixture::new().await;
+    f.post(CONFIG_MAPS, &config_map("a", "1")).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/a");
+    f.patch(&path, MERGE, &json!([])).await.expect(400);
+    f.send("PATCH", &path, &[("content-type", MERGE)], "{").await.expect(400);
+    let failed = json!([{"op": "test", "path": "/data/v", "value": "9"}]);
+    f.patch(&path, JSON, &failed).await.expect(422);
+    f.patch(&path, "text/plain", &json!({})).await.expect(415);
+    let strict = format!("{path}?fieldValidation=Strict");
+    let unknown = f.patch(&strict, MERGE, &json!({"nope": 1})).await.expect(400);
+    assert!(unknown["message"].as_str().unwrap().contains("unknown field \"nope\""), "{unknown}");
+}
