@@ -13,6 +13,7 @@ use api::codec::wire::{self, Reader, Wire};
 use api::codec::{self, TypeMeta, envelope};
 use api::schema::{self, MessageRef};
 use bytes::{BufMut, Bytes, BytesMut};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::cache::Entry;
@@ -30,6 +31,8 @@ pub struct Encoder {
     pub representation: Representation,
     /// Whole objects, metadata or nothing in table rows.
     pub include: table::Include,
+    /// For ages in table cells.
+    pub now: Timestamp,
 }
 
 /// `metadata` of a list.
@@ -98,7 +101,7 @@ fn meta_message(name: &str) -> Result<MessageRef, ApiError> {
 
 impl Encoder {
     pub fn new(resource: Arc<Resource>, representation: Representation) -> Self {
-        Self { resource, representation, include: table::Include::Metadata }
+        Self { resource, representation, include: table::Include::Metadata, now: Timestamp::UNIX_EPOCH }
     }
 
     /// The type that the client sees.

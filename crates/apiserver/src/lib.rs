@@ -43,7 +43,6 @@ pub mod review;
 pub mod security;
 pub mod server;
 pub mod services;
-pub mod shim;
 pub mod stored;
 pub mod streams;
 pub mod table;

@@ -19,7 +19,7 @@ use crate::rest::respond;
 use crate::server::Core;
 
 /// The API that is spoken; the patch level is that of the schema.
-const GIT_VERSION: &str = concat!("v1.37.2+holdfast", env!("CARGO_PKG_VERSION"));
+pub const GIT_VERSION: &str = concat!("v1.37.2+holdfast", env!("CARGO_PKG_VERSION"));
 
 pub async fn serve(core: &Arc<Core>, parts: &Parts) -> Result<Response<Body>, ApiError> {
     let path = parts.uri.path();

@@ -152,7 +152,7 @@ fn build_resource(
         number: u32::try_from(at).unwrap_or(u32::MAX),
         kind: Some(kind),
         message: Some(kind.message),
-        strategy: crate::shim::strategy_of(kind.group, kind.version, kind.kind),
+        strategy: semantics::strategy(kind),
         source: Arc::new(source()),
         cache,
         conversion: convert::conversion(kind),

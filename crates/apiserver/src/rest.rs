@@ -143,6 +143,7 @@ impl Call {
     pub fn encoder(&self, representation: Representation) -> Result<Encoder, ApiError> {
         let mut encoder = Encoder::new(self.resource.clone(), representation);
         encoder.include = table::parse_include(&self.query)?;
+        encoder.now = self.registry().now();
         Ok(encoder)
     }
 

@@ -20,13 +20,13 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
-use semantics::field::quote;
 use store::Kv;
 use tokio::sync::watch;
 
 use crate::body::{Body, BoxError, boxed};
 use crate::chain::{Attributes, AuditRecord, Decision, Identity, Review};
 use crate::config::ApiServerConfig;
+use crate::documents::Documents;
 use crate::encode::value_bytes;
 use crate::error::ApiError;
 use crate::negotiate::{self, Media, Offers, Representation};
@@ -57,9 +57,11 @@ pub struct ApiServer {
 
 impl ApiServer {
     /// Builds the server; it answers once [`Self::start`](crate::upkeep) has filled the caches.
-    pub fn new(config: ApiServerConfig, kv: Arc<dyn Kv>, clock: Arc<dyn Clock>, rng: Box<dyn Rng>) -> Self {
+    pub fn new(mut config: ApiServerConfig, kv: Arc<dyn Kv>, clock: Arc<dyn Clock>, rng: Box<dyn Rng>) -> Self {
         let registry = Arc::new(Registry::new(kv, clock, rng, config.transformer.clone()));
         let services = ServiceNumbers::new(&config);
+        let address = config.advertise.map(|(address, port)| std::net::SocketAddr::new(address, port).to_string());
+        config.paths.push(Arc::new(Documents::new(address.unwrap_or_default(), paths::GIT_VERSION)));
         let core = Core {
             config,
             registry,
@@ -175,36 +177,8 @@ struct Asked {
 async fn authorize(core: &Core, attributes: &Attributes) -> Result<String, ApiError> {
     match core.config.authorizer.authorize(attributes).await {
         Decision::Allow => Ok(String::new()),
-        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(attributes, &reason)),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(crate::authz::forbidden(attributes, &reason)),
     }
-}
-
-fn forbidden(attributes: &Attributes, reason: &str) -> ApiError {
-    let user = quote(&attributes.identity.user);
-    let mut why = if attributes.is_resource {
-        let resource = match attributes.subresource.as_str() {
-            "" => attributes.resource.clone(),
-            subresource => format!("{}/{subresource}", attributes.resource),
-        };
-        let place = match attributes.namespace.as_str() {
-            "" => "at the cluster scope".to_owned(),
-            namespace => format!("in the namespace {}", quote(namespace)),
-        };
-        format!(
-            "User {user} cannot {} resource {} in API group {} {place}",
-            attributes.verb,
-            quote(&resource),
-            quote(&attributes.group)
-        )
-    } else {
-        format!("User {user} cannot {} path {}", attributes.verb, quote(&attributes.path))
-    };
-    if !reason.is_empty() {
-        why.push_str(": ");
-        why.push_str(reason);
-    }
-    let resource = if attributes.is_resource { attributes.resource.as_str() } else { "" };
-    ApiError::forbidden(&attributes.group, resource, &attributes.name, &why)
 }
 
 /// Watches and streams live as long as their clients want.

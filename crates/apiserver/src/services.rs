@@ -88,9 +88,7 @@ impl ServiceNumbers {
         known.refresh(&call.resource.cache, &call.resource.source);
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let taken = known.taken(&call.key(&name));
-        if let Some(old) = old {
-            keep_numbers(object, old);
-        }
+        semantics::kinds::prepare_service_allocation(object, old);
         let mut errors = Errors::new();
         self.allocate_address(call, object, &taken, &mut errors);
         self.allocate_ports(call, object, &taken, &mut errors);
@@ -241,34 +239,6 @@ fn default_families(spec: &mut Value) {
     }
     if spec["ipFamilyPolicy"].is_null() {
         spec["ipFamilyPolicy"] = json!("SingleStack");
-    }
-}
-
-/// An update that leaves numbers out keeps those it has.
-fn keep_numbers(object: &mut Value, old: &Value) {
-    let (spec, old_spec) = (&mut object["spec"], &old["spec"]);
-    let has_address = |spec: &Value| spec["type"] != "ExternalName";
-    let blank = spec["clusterIP"].as_str().unwrap_or_default().is_empty();
-    if has_address(spec) && has_address(old_spec) && blank && old_spec["clusterIP"].is_string() {
-        spec["clusterIP"] = old_spec["clusterIP"].clone();
-        spec["clusterIPs"] = old_spec["clusterIPs"].clone();
-    }
-    let has_ports = |spec: &Value| matches!(spec["type"].as_str(), Some("NodePort" | "LoadBalancer"));
-    if !has_ports(spec) || !has_ports(old_spec) {
-        return;
-    }
-    let old_ports = old_spec["ports"].as_array().cloned().unwrap_or_default();
-    for port in spec["ports"].as_array_mut().into_iter().flatten() {
-        if port["nodePort"].as_u64().unwrap_or(0) != 0 {
-            continue;
-        }
-        let same = old_ports.iter().find(|o| o["port"] == port["port"] && o["protocol"] == port["protocol"]);
-        if let Some(number) = same.and_then(|old| old["nodePort"].as_u64()).filter(|number| *number != 0) {
-            port["nodePort"] = json!(number);
-        }
-    }
-    if spec["healthCheckNodePort"].as_u64().unwrap_or(0) == 0 && old_spec["healthCheckNodePort"].is_u64() {
-        spec["healthCheckNodePort"] = old_spec["healthCheckNodePort"].clone();
     }
 }
 

@@ -3,6 +3,7 @@
 //! Input: entries and their encoder. Output: a Table value. The cells of a kind come from `semantics::columns`; a kind without
 //! columns of its own has its name and its creation time.
 
+use semantics::columns::Column;
 use serde_json::{Value, json};
 
 use crate::cache::Entry;
@@ -27,13 +28,28 @@ pub fn parse_include(query: &Query) -> Result<Include, ApiError> {
     }
 }
 
-/// `columns`: with column definitions (watches send them once).
+/// `columns`: with column definitions (watches send them once). Errors: 406 for kinds that have no table.
 pub fn table(encoder: &Encoder, entries: &[&Entry], meta: &ListMeta, columns: bool) -> Result<Value, ApiError> {
+    let kind = encoder.resource.kind;
+    let defined = match kind {
+        Some(kind) => semantics::columns::columns(kind)
+            .ok_or_else(|| ApiError::new(406, "NotAcceptable", semantics::columns::no_table(kind)))?,
+        None => PLAIN,
+    };
     let mut rows = Vec::with_capacity(entries.len());
     for entry in entries {
         let value = encoder.served_value(entry)?;
-        let cells = json!([entry.name(), value["metadata"]["creationTimestamp"]]);
-        let mut row = json!({"cells": cells});
+        let mut row = match kind {
+            Some(kind) => {
+                let made = semantics::columns::row(kind, &value, encoder.now);
+                let mut row = json!({"cells": made.cells});
+                if !made.conditions.is_empty() {
+                    row["conditions"] = Value::Array(made.conditions);
+                }
+                row
+            }
+            None => json!({"cells": [entry.name(), value["metadata"]["creationTimestamp"]]}),
+        };
         match encoder.include {
             Include::Nothing => {}
             Include::Object => row["object"] = value,
@@ -61,16 +77,13 @@ pub fn table(encoder: &Encoder, entries: &[&Entry], meta: &ListMeta, columns: bo
         "kind": "Table",
         "apiVersion": encoder.representation.meta_version(),
         "metadata": list,
-        "columnDefinitions": if columns { definitions() } else { Value::Null },
+        "columnDefinitions": if columns { semantics::columns::definitions(defined) } else { Value::Null },
         "rows": rows
     }))
 }
 
-fn definitions() -> Value {
-    let name = "Name must be unique within a namespace.";
-    let age = "When the object was created.";
-    json!([
-        {"name": "Name", "type": "string", "format": "name", "description": name, "priority": 0},
-        {"name": "Created At", "type": "date", "format": "", "description": age, "priority": 0}
-    ])
-}
+/// Custom resources without columns of their own.
+const PLAIN: &[Column] = &[
+    Column { name: "Name", ty: "string", format: "name", priority: 0 },
+    Column { name: "Created At", ty: "date", format: "", priority: 0 },
+];

@@ -92,10 +92,10 @@ async fn attempt(call: &Call, mut object: Value, dry_run: bool) -> Result<Result
     });
     call.mutate(&mut request).await?;
     let mut object = request.object.take().unwrap_or_default();
+    let guard = call.core.services.allocate(call, &mut object, None, dry_run).await?;
     let warnings = semantics::create(call.resource.strategy, &context, &mut object)
         .map_err(|rejection| call.rejected(&name, rejection))?;
     call.warnings.add(warnings);
-    let guard = call.core.services.allocate(call, &mut object, None, dry_run).await?;
     request.object = Some(object);
     call.validate(&request).await?;
     let value = request.object.take().unwrap_or_default();

@@ -87,10 +87,14 @@ pub fn apply_patch(message: Option<MessageRef>, patch: &Patch, current: &Value) 
     }
     .map_err(|error| match error {
         PatchError::Malformed(text) => ApiError::bad_request(text),
-        PatchError::Unfit(text) => {
-            ApiError::new(422, "Invalid", format!("the server rejected our request due to an error in our request: {text}"))
+        PatchError::Unfit(text) => ApiError::new(
+            422,
+            "Invalid",
+            format!("the server rejected our request due to an error in our request: {text}"),
+        ),
+        PatchError::TooLarge(_) => {
+            ApiError::new(413, "RequestEntityTooLarge", format!("Request entity too large: {error}"))
         }
-        PatchError::TooLarge(_) => ApiError::new(413, "RequestEntityTooLarge", format!("Request entity too large: {error}")),
     })
 }
 

@@ -133,12 +133,12 @@ async fn attempt(
     });
     call.mutate(&mut request).await?;
     let mut object = request.object.take().unwrap_or_default();
+    let guard = call.core.services.allocate(call, &mut object, Some(old), change.dry_run).await?;
     let context = call.context();
     let write = Write { context: &context, sub: change.sub };
     let warnings = semantics::update(call.resource.strategy, &write, &mut object, old)
         .map_err(|rejection| call.rejected(name, rejection))?;
     call.warnings.add(warnings);
-    let guard = call.core.services.allocate(call, &mut object, Some(old), change.dry_run).await?;
     request.object = Some(object);
     call.validate(&request).await?;
     let value = request.object.take().unwrap_or_default();

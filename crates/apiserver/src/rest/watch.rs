@@ -40,12 +40,25 @@ pub async fn watch(call: Call) -> Result<Response<Body>, ApiError> {
     let options = parse_list_options(&call.query, true)?;
     let selection = Selection::parse(&call, &options)?;
     let media = encoder.representation.media;
-    let watcher = start(&call, &options, selection, encoder).await?;
+    let watcher = match start(&call, &options, selection, encoder.clone()).await {
+        Ok(watcher) => watcher,
+        // Once the parameters are understood, a watch fails with an event, as upstream's do.
+        Err(error) if error.code == 410 => {
+            let event = encoder.error_event(&error);
+            return Ok(head(media, body::stream(futures::stream::iter([Ok(event)]))));
+        }
+        Err(error) => return Err(error),
+    };
     let stream = futures::stream::unfold(watcher, |mut watcher| async move {
         let chunk = watcher.next().await?;
         Some((Ok::<Bytes, BoxError>(chunk), watcher))
     });
-    let mut response = Response::new(body::stream(stream));
+    Ok(head(media, body::stream(stream)))
+}
+
+/// The response's head.
+fn head(media: Media, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     *response.status_mut() = StatusCode::OK;
     let content_type = match media {
         Media::Proto => "application/vnd.kubernetes.protobuf;stream=watch",
@@ -54,7 +67,7 @@ pub async fn watch(call: Call) -> Result<Response<Body>, ApiError> {
     let headers = response.headers_mut();
     headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-    Ok(response)
+    response
 }
 
 /// One open watch.

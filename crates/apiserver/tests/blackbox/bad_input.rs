@@ -54,7 +54,9 @@ async fn unknown_fields_are_as_strict_as_asked() {
     let body = r#"{"metadata": {"name": "a"}, "nope": 1, "data": {"v": "1", "v": "2"}}"#;
     let strict = f.send("POST", &format!("{CONFIG_MAPS}?fieldValidation=Strict"), &[JSON], body).await.expect(400);
     let message = strict["message"].as_str().unwrap();
-    assert!(message.starts_with("ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: "));
+    assert!(
+        message.starts_with("ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: ")
+    );
     assert!(message.contains("unknown field \"nope\""), "{message}");
     let warned = f.send("POST", CONFIG_MAPS, &[JSON], body).await;
     warned.expect(201);

@@ -13,10 +13,7 @@ async fn a_plain_object_goes_at_once() {
     assert_eq!(f.delete(&path, Some(other)).await.expect(409)["reason"], "Conflict");
     let status = f.delete(&path, None).await.expect(200);
     assert_eq!(status["status"], "Success");
-    assert_eq!(
-        status["details"],
-        json!({"name": "a", "kind": "configmaps", "uid": made["metadata"]["uid"]})
-    );
+    assert_eq!(status["details"], json!({"name": "a", "kind": "configmaps", "uid": made["metadata"]["uid"]}));
     f.get(&path).await.expect(404);
     f.delete(&path, None).await.expect(404);
 }

@@ -75,7 +75,8 @@ impl Fixture {
 
     /// A request with all its parts.
     pub async fn send(&self, method: &str, target: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
-        let response = tokio::time::timeout(PATIENCE, self.open(method, target, headers, body)).await.expect("an answer");
+        let response =
+            tokio::time::timeout(PATIENCE, self.open(method, target, headers, body)).await.expect("an answer");
         let (parts, body) = response.into_parts();
         let bytes = tokio::time::timeout(PATIENCE, body.collect()).await.expect("the body's end").unwrap().to_bytes();
         Answer { code: parts.status.as_u16(), headers: parts.headers, bytes }

@@ -70,8 +70,7 @@ async fn node_ports_are_allocated_and_kept() {
 
 #[tokio::test]
 async fn the_server_announces_itself() {
-    let config =
-        apiserver::ApiServerConfig { advertise: Some(([192, 0, 2, 1].into(), 6443)), ..Default::default() };
+    let config = apiserver::ApiServerConfig { advertise: Some(([192, 0, 2, 1].into(), 6443)), ..Default::default() };
     let f = Fixture::with(config).await;
     let service = f.get(&format!("{SERVICES}/kubernetes")).await.expect(200);
     assert_eq!(service["spec"]["clusterIP"], "10.43.0.1");

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::shim::{bind, validate_binding};
 use http::request::Parts;
 use http::{Response, StatusCode};
+use semantics::kinds::{bind, validate_binding};
 use semantics::{FieldError, Subresource};
 use serde_json::{Value, json};
 
