@@ -73,18 +73,18 @@ pub struct RuntimeConfig {
     pub port_mappings: Vec<PortMapping>,
 }
 
-/// A container port published on the host.
+/// A container port published on the host. containerd writes the fields with a capital letter, CRI-O as the specification.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PortMapping {
-    #[serde(default)]
+    #[serde(alias = "HostPort", default)]
     pub host_port: u16,
-    #[serde(default)]
+    #[serde(alias = "ContainerPort", default)]
     pub container_port: u16,
     /// `tcp`, `udp` or `sctp`, in any case; `tcp` when absent.
-    #[serde(default)]
+    #[serde(alias = "Protocol", default)]
     pub protocol: String,
-    #[serde(rename = "hostIP", default)]
+    #[serde(rename = "hostIP", alias = "HostIP", default)]
     pub host_ip: String,
 }
 
@@ -252,6 +252,15 @@ mod tests {
         assert_eq!(call(&[add, ("CNI_CONTAINERID", "../x"), ("CNI_IFNAME", "eth0")], CONFIG).err(), Some(4));
         assert_eq!(call(&[add, ("CNI_CONTAINERID", "x"), ("CNI_IFNAME", "eth0")], CONFIG).err(), Some(4));
         assert_eq!(call(&[add], r#"{"cniVersion":"1.0.0","podCIDR":"10.0.0.0/40"}"#).err(), Some(6));
+    }
+
+    #[test]
+    fn host_ports_are_read_as_any_runtime_writes_them() {
+        let read = |text: &str| serde_json::from_str::<PortMapping>(text).unwrap();
+        let specification = r#"{"hostPort":8080,"containerPort":80,"protocol":"tcp","hostIP":"127.0.0.1"}"#;
+        let containerd = r#"{"HostPort":8080,"ContainerPort":80,"Protocol":"tcp","HostIP":"127.0.0.1"}"#;
+        assert_eq!(read(specification), read(containerd));
+        assert_eq!(read(containerd).host_port, 8080);
     }
 
     #[test]
