@@ -126,9 +126,13 @@ fn inherit_cpuset(path: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Removes a cgroup and those below it. Processes in it are killed first. Absent is fine.
+/// Removes a cgroup and those below it from every hierarchy. Processes in it are killed first. Absent is fine.
 pub async fn remove_cgroup(path: &str) {
-    for directory in directories(path) {
+    let relative = path.trim_start_matches('/');
+    let mut parents = vec![PathBuf::from(MOUNT)];
+    // Under v1 also in the hierarchies where only the runtime made it (freezer, systemd, unified).
+    parents.extend(std::fs::read_dir(MOUNT).into_iter().flatten().flatten().map(|entry| entry.path()));
+    for directory in parents.into_iter().map(|parent| parent.join(relative)).filter(|path| path.is_dir()) {
         remove_directory(&directory).await;
     }
 }
@@ -181,15 +185,6 @@ pub fn kill_all(root: &str) {
 
 /// Removes `<root>/kubepods` from every hierarchy, also those that runc alone made.
 pub async fn remove_all(root: &str) {
-    let relative = kubepods(root);
-    let relative = relative.trim_start_matches('/');
-    let Ok(mounts) = std::fs::read_dir(MOUNT) else { return };
-    for mount in mounts.flatten() {
-        let directory = mount.path().join(relative);
-        if directory.is_dir() {
-            remove_directory(&directory).await;
-        }
-    }
     remove_cgroup(&kubepods(root)).await;
 }
 

@@ -31,6 +31,8 @@ pub struct NodeConfig {
     /// The cgroup under which `kubepods` is made, `/` unless a test isolates itself.
     pub cgroup_root: String,
     pub runtime: RuntimeConfig,
+    /// Images to have before the first pod, the sandbox's among them.
+    pub images: Vec<EmbeddedImage>,
     /// Addresses put into pods' resolv.conf under dnsPolicy ClusterFirst.
     pub cluster_dns: Vec<IpAddr>,
     /// `cluster.local`.
@@ -43,6 +45,15 @@ pub struct NodeConfig {
     pub kubelet_version: String,
     /// The HTTPS endpoint; `None` runs without one.
     pub server: Option<ServerConfig>,
+}
+
+/// An image carried by the binary.
+#[derive(Debug, Clone)]
+pub struct EmbeddedImage {
+    /// Full name with tag, as the archive names it. A new content needs a new tag.
+    pub name: String,
+    /// OCI or docker archive.
+    pub archive: &'static [u8],
 }
 
 /// Where the container runtime is, or how to run our own.

@@ -3,8 +3,9 @@
 //! Input: [`NodeConfig`], a client with the identity `system:node:<name>`, a clock. Output: a running node, until
 //! `stop` is cancelled. Invariant [I12]: stopping ends tasks, never containers.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base::Clock;
@@ -60,6 +61,33 @@ pub struct Context {
     pub recorder: PodRecorder,
     pub services: Arc<Informer<Service>>,
     pub volumes: VolumeContext,
+    pub owners: Owners,
+}
+
+/// Container or sandbox id -> pod uid, so that an event finds its worker. An id is entered before its process starts,
+/// so that no event can come too early.
+#[derive(Debug, Default)]
+pub struct Owners {
+    ids: Mutex<HashMap<String, String>>,
+}
+
+impl Owners {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, String>> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn insert(&self, id: &str, uid: &str) {
+        self.lock().insert(id.to_owned(), uid.to_owned());
+    }
+
+    pub fn get(&self, id: &str) -> Option<String> {
+        self.lock().get(id).cloned()
+    }
+
+    /// The pod is forgotten.
+    pub fn remove_pod(&self, uid: &str) {
+        self.lock().retain(|_, owner| owner != uid);
+    }
 }
 
 impl Context {
@@ -81,6 +109,7 @@ pub async fn run(
 ) -> Result<(), NodeError> {
     prepare_directories(&config)?;
     let runtime = start_runtime(&config.runtime, stop.clone()).await?;
+    import_missing(&config, &runtime.cri).await?;
     crate::cgroups::apply_cgroup(&crate::cgroups::kubepods(&config.cgroup_root), &Default::default())
         .map_err(|source| NodeError::Cgroup { path: crate::cgroups::kubepods(&config.cgroup_root), source })?;
     let context = Arc::new(build_context(config, client, clock, runtime));
@@ -111,6 +140,18 @@ pub async fn run(
         () = stop.cancelled() => {}
     }
     pods.stop();
+    Ok(())
+}
+
+/// An image that is there is not imported again: its name stands for its content.
+async fn import_missing(config: &NodeConfig, cri: &Cri) -> Result<(), NodeError> {
+    for image in &config.images {
+        let spec = v1::ImageSpec { image: image.name.clone(), ..Default::default() };
+        let known = cri.image_status(v1::ImageStatusRequest { image: Some(spec), verbose: false }).await;
+        if !known.is_ok_and(|reply| reply.image.is_some()) {
+            crate::runtime::import::import_images(&config.runtime, image.archive).await?;
+        }
+    }
     Ok(())
 }
 
@@ -159,6 +200,7 @@ fn build_context(config: NodeConfig, client: Client, clock: Arc<dyn Clock>, runt
         facts,
         objects,
         volumes,
+        owners: Owners::default(),
     }
 }
 

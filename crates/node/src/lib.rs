@@ -45,5 +45,5 @@ pub mod volumes;
 pub mod worker;
 
 pub use access::{ContainerTarget, LookupError, PodAccess, StreamRoutes};
-pub use config::{NodeConfig, RuntimeConfig, ServerConfig};
+pub use config::{EmbeddedImage, NodeConfig, RuntimeConfig, ServerConfig};
 pub use kubelet::{NodeError, run};

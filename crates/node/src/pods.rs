@@ -38,8 +38,6 @@ pub struct Pods {
 struct Shared {
     context: Arc<Context>,
     workers: Mutex<HashMap<String, WorkerHandle>>,
-    /// Container or sandbox id -> pod uid, for events.
-    owners: Mutex<HashMap<String, String>>,
     labels: watch::Sender<std::collections::BTreeMap<String, String>>,
     synced: std::sync::atomic::AtomicBool,
 }
@@ -50,7 +48,6 @@ impl Pods {
         let shared = Shared {
             context,
             workers: Mutex::new(HashMap::new()),
-            owners: Mutex::new(HashMap::new()),
             labels,
             synced: std::sync::atomic::AtomicBool::new(false),
         };
@@ -142,7 +139,7 @@ impl Pods {
         let pods = self.clone();
         let ended = move |uid: &str| {
             pods.workers().remove(uid);
-            pods.shared.owners.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, owner| owner != uid);
+            pods.shared.context.owners.remove_pod(uid);
         };
         let handle = spawn_worker(self.shared.context.clone(), input, ended);
         self.workers().insert(key, handle);
@@ -241,9 +238,9 @@ impl Pods {
                 self.wake(owner);
             }
         }
-        let mut owners = self.shared.owners.lock().unwrap_or_else(PoisonError::into_inner);
-        *owners = now.iter().map(|(id, (owner, _))| (id.clone(), owner.clone())).collect();
-        drop(owners);
+        for (id, (owner, _)) in &now {
+            self.shared.context.owners.insert(id, owner);
+        }
         *seen = now;
     }
 
@@ -253,20 +250,12 @@ impl Pods {
         }
     }
 
-    /// Wakes the worker that owns a container or sandbox.
-    pub fn wake_owner(&self, id: &str) {
-        let known = self.shared.owners.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
-        let owner = known.or_else(|| {
-            let owns = |snapshot: &Snapshot| {
-                snapshot.observed.containers.iter().any(|record| record.id == id)
-                    || snapshot.observed.sandboxes.iter().any(|sandbox| sandbox.id == id)
-            };
-            self.workers().iter().find(|(_, worker)| owns(&worker.snapshot.borrow())).map(|(uid, _)| uid.clone())
-        });
-        match owner {
-            Some(uid) => self.wake(&uid),
-            // A container so young that its worker has not seen it yet: its worker looks anyway.
-            None => tracing::trace!(%id, "event of an unknown container"),
+    /// A container or sandbox ended. One that nobody owns is of another client of the runtime.
+    pub fn tell_exit(&self, id: &str) {
+        let Some(uid) = self.shared.context.owners.get(id) else { return };
+        if let Some(worker) = self.workers().get(&uid) {
+            worker.exits.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), 0);
+            worker.wake.notify_one();
         }
     }
 

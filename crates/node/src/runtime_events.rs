@@ -1,4 +1,4 @@
-//! Wake-ups from the runtime: containerd's event stream. Input: /tasks/exit, /tasks/oom and the like. Output: woken
+//! Wake-ups from the runtime: containerd's event stream. Input: /tasks/exit. Output: woken
 //! workers. Invariant: a broken stream is re-opened and followed by waking everyone, so that no exit is missed. A runtime
 //! without this service (CRI-O) leaves the relist of `pods` alone in charge.
 
@@ -11,8 +11,8 @@ use crate::pods::Pods;
 use prost::Message as _;
 
 const RETRY: Duration = Duration::from_secs(1);
-/// What ends or harms a container; starts are ours and need no telling.
-const TOPICS: [&str; 3] = ["/tasks/exit", "/tasks/oom", "/tasks/delete"];
+/// What ends a container; starts are ours and need no telling.
+const TOPICS: [&str; 1] = ["/tasks/exit"];
 
 pub async fn run_events(cri: Cri, pods: Pods) {
     loop {
@@ -31,15 +31,16 @@ pub async fn run_events(cri: Cri, pods: Pods) {
 async fn follow(cri: &Cri, pods: &Pods) -> Result<(), tonic::Status> {
     let filters = TOPICS.iter().map(|topic| format!("namespace==k8s.io,topic==\"{topic}\"")).collect();
     let mut stream = EventsClient::new(cri.channel()).subscribe(SubscribeRequest { filters }).await?.into_inner();
+    tracing::debug!("following the runtime's events");
     pods.wake_all();
     while let Some(envelope) = stream.message().await? {
+        tracing::trace!(topic = %envelope.topic, "runtime event");
         let Some(event) = envelope.event else { continue };
         let Ok(task) = TaskEvent::decode(event.value.as_slice()) else { continue };
         // An exec's end is not the container's.
-        if envelope.topic == "/tasks/exit" && task.id != task.container_id {
-            continue;
+        if task.id == task.container_id {
+            pods.tell_exit(&task.container_id);
         }
-        pods.wake_owner(&task.container_id);
     }
     Ok(())
 }

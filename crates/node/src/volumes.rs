@@ -216,6 +216,9 @@ impl Sources {
         let in_memory = volume.config_map.is_none();
         empty_dir::make_directory(&directory, in_memory.then_some("")).map_err(|error| error.to_string())?;
         let group = ownership::fs_group(pod);
+        if let Some(group) = group {
+            ownership::apply_group_to_root(&directory, group).map_err(|error| error.to_string())?;
+        }
         atomic_writer::write_files(&directory, &collected.files, group, self.context.clock.now())
             .map_err(|error| format!("cannot write files: {error}"))?;
         Ok(collected.refresh_at)

@@ -10,7 +10,7 @@ pub mod actions;
 pub mod start;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -18,7 +18,7 @@ use podlife::memory::{Busy, KillReason, StartFailure, Verdict};
 use podlife::plan::{PlanInputs, ProbeTarget, deadline_passed, deadline_verdict};
 use podlife::probe::ProbeKind;
 use podlife::spec::{find_container, name, uid};
-use podlife::{Observed, PodMemory, PodPlan, Stage, plan_pod};
+use podlife::{Observed, PodMemory, PodPlan, RunState, Stage, plan_pod};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -62,6 +62,8 @@ pub struct WorkerHandle {
     pub input: watch::Sender<PodInput>,
     pub wake: Arc<Notify>,
     pub snapshot: watch::Receiver<Snapshot>,
+    /// Containers and sandboxes that ended by the runtime's events, with how often CRI was asked since.
+    pub exits: Arc<Mutex<HashMap<String, u32>>>,
 }
 
 /// Results of actions.
@@ -102,6 +104,7 @@ pub struct Worker {
     pod: Arc<Pod>,
     pods_for_volumes: watch::Sender<Arc<Pod>>,
     wake: Arc<Notify>,
+    exits: Arc<Mutex<HashMap<String, u32>>>,
     sender: mpsc::Sender<Message>,
     messages: mpsc::Receiver<Message>,
     memory: PodMemory,
@@ -125,6 +128,7 @@ pub fn spawn_worker(context: Arc<Context>, input: PodInput, ended: impl FnOnce(&
     let pod = input.pod.clone();
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);
     let wake = Arc::new(Notify::new());
+    let exits = Arc::new(Mutex::new(HashMap::new()));
     let (wanted, wanted_receiver) = watch::channel(Wanted::default());
     let previous = pod.status.clone().unwrap_or_default();
     let observed = Arc::new(Observed::default());
@@ -142,6 +146,7 @@ pub fn spawn_worker(context: Arc<Context>, input: PodInput, ended: impl FnOnce(&
         pods_for_volumes: watch::channel(pod.clone()).0,
         pod,
         wake: wake.clone(),
+        exits: exits.clone(),
         sender,
         messages,
         memory: PodMemory::default(),
@@ -162,7 +167,7 @@ pub fn spawn_worker(context: Arc<Context>, input: PodInput, ended: impl FnOnce(&
         worker.run().await;
         ended(&uid);
     });
-    WorkerHandle { input: input_sender, wake, snapshot: snapshot_receiver }
+    WorkerHandle { input: input_sender, wake, snapshot: snapshot_receiver, exits }
 }
 
 impl Worker {
@@ -190,7 +195,10 @@ impl Worker {
                 return;
             }
             self.reconcile_probes(&plan.probes);
-            if !self.wait(plan.wake_in).await {
+            let look_again = self.look_again();
+            let wake_in = [plan.wake_in, look_again].into_iter().flatten().min();
+            self.stale |= look_again.is_some();
+            if !self.wait(wake_in).await {
                 return;
             }
         }
@@ -314,6 +322,22 @@ impl Worker {
             }
         }
         self.observed = Arc::new(observed);
+    }
+
+    /// CRI learns of an exit from the same event as we do, and may still show the container running when we look: look
+    /// again after 5, 10, 20 ms ... for about a second.
+    fn look_again(&self) -> Option<Duration> {
+        let mut exits = self.exits.lock().unwrap_or_else(PoisonError::into_inner);
+        let alive = |id: &str| {
+            let runs = |record: &podlife::ContainerRecord| record.id == id && record.state == RunState::Running;
+            self.observed.containers.iter().any(runs)
+                || self.observed.sandboxes.iter().any(|sandbox| sandbox.id == id && sandbox.ready)
+        };
+        exits.retain(|id, tries| {
+            *tries += 1;
+            *tries <= 8 && alive(id)
+        });
+        exits.values().min().map(|tries| Duration::from_millis(5 << (tries - 1).min(8)))
     }
 
     fn plan(&mut self) -> PodPlan {

@@ -309,6 +309,9 @@ fn derive_exited(
     if let Some(failure) = &memory.failure {
         return (show_failure(inputs, container, failure), Some(ended));
     }
+    if memory.busy == Some(Busy::Starting) {
+        return (ended, before);
+    }
     let finished = timestamp(record.finished_at).unwrap_or(inputs.now);
     if let Some((_, delay)) = memory.crash_backoff.remaining(finished, inputs.now) {
         let message = crash_message(inputs.pod, &container.name, delay);

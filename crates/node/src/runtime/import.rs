@@ -17,7 +17,7 @@ pub async fn import_images(config: &RuntimeConfig, archive: &[u8]) -> Result<(),
     let mut child = tokio::process::Command::new(&program)
         .arg("--address")
         .arg(config.socket())
-        .args(["--namespace", "k8s.io", "images", "import", "--digests=true", "-"])
+        .args(["--namespace", "k8s.io", "images", "import", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -22,6 +22,13 @@ pub fn group_mode(mode: u32, group: Option<u32>) -> u32 {
     if group.is_some() { mode | READ_ONLY } else { mode }
 }
 
+/// The volume's own directory, whose files are written one by one elsewhere.
+pub fn apply_group_to_root(path: &Path, group: u32) -> std::io::Result<()> {
+    chownat(CWD, path, None, Some(Gid::from_raw(group)), AtFlags::SYMLINK_NOFOLLOW)?;
+    let stat = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(chmod(path, Mode::from_raw_mode((stat.st_mode & 0o7777) | READ_ONLY | DIRECTORY))?)
+}
+
 /// Changes the tree at `path`, itself included.
 pub fn apply_group(path: &Path, group: u32, read_only: bool) -> std::io::Result<()> {
     let stat = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?;

@@ -80,7 +80,9 @@ impl Worker {
                 let config = context.sandbox_config(&pod, attempt);
                 prepare_directories(&context, &pod).map_err(|error| error.to_string())?;
                 let request = v1::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
-                context.cri.run_pod_sandbox(request).await.map_err(|status| status.message().to_owned())?;
+                let run = context.cri.run_pod_sandbox(request).await;
+                let sandbox_id = run.map_err(|status| status.message().to_owned())?.pod_sandbox_id;
+                context.owners.insert(&sandbox_id, uid(&pod));
                 Ok(())
             }
             .await;

@@ -50,6 +50,7 @@ pub(super) async fn start_container(inputs: StartInputs) -> Result<(), StartFail
     };
     let created = context.cri.create_container(request).await;
     let container_id = created.map_err(|status| fail(&inputs, "CreateContainerError", status.message()))?.container_id;
+    context.owners.insert(&container_id, podlife::spec::uid(pod));
     context.recorder.normal(pod, &container.name, "Created", "Container created");
     let request = v1::StartContainerRequest { container_id: container_id.clone() };
     let started = context.cri.start_container(request).await;
