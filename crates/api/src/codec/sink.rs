@@ -48,7 +48,7 @@ impl Sink for JsonText<'_> {
         self.out.extend_from_slice(if value { b"true" } else { b"false" });
     }
     fn int(&mut self, value: i64) {
-        self.out.extend_from_slice(Value::from(value).to_string().as_bytes());
+        put_integer(self.out, value);
     }
     fn float(&mut self, value: f64) {
         self.out.extend_from_slice(Value::from(value).to_string().as_bytes());
@@ -62,6 +62,24 @@ impl Sink for JsonText<'_> {
             _ => self.null(),
         }
     }
+}
+
+fn put_integer(out: &mut Vec<u8>, value: i64) {
+    if value < 0 {
+        out.push(b'-');
+    }
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    let mut rest = value.unsigned_abs();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
 }
 
 /// Escapes what JSON requires, nothing more.
@@ -160,5 +178,23 @@ impl Sink for Tree {
     }
     fn json(&mut self, bytes: &[u8]) {
         self.put(serde_json::from_slice(bytes).unwrap_or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scalars_print_as_json() {
+        for value in [0, 7, -1, 1234567890, i64::MAX, i64::MIN] {
+            let mut out = Vec::new();
+            put_integer(&mut out, value);
+            assert_eq!(String::from_utf8(out).unwrap(), value.to_string());
+        }
+        let text = "a\"b\\c\n\u{1}é<>";
+        let mut out = Vec::new();
+        put_string(&mut out, text);
+        assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
     }
 }
