@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod amount;
+pub mod apply;
 #[cfg(test)]
 mod check;
 pub mod columns;
