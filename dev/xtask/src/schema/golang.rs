@@ -55,7 +55,7 @@ fn parse_file(text: &str, structs: &mut BTreeMap<String, GoStruct>) {
             }
         } else if let Some((_, decl)) = current.as_mut() {
             let line = line.trim();
-            if line.starts_with("metav1.TypeMeta ") || line.starts_with("TypeMeta ") {
+            if ["TypeMeta ", "metav1.TypeMeta ", "v1.TypeMeta "].iter().any(|word| line.starts_with(word)) {
                 decl.type_meta = true;
             } else if let Some(field) = parse_field(line) {
                 decl.fields.push(field);
