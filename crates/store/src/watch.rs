@@ -7,10 +7,11 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures::Stream;
+use tokio::task::coop::poll_proceed;
 
 use crate::error::KvError;
 use crate::kv::KeyValue;
@@ -90,7 +91,12 @@ impl Watch {
         let Some(source) = &mut self.source else {
             return Poll::Ready(Err(KvError::Stopped { reason: "the watch has ended".into() }));
         };
+        // A reader that is far behind always finds a batch: it must let other tasks run now and then.
+        let budget = ready!(poll_proceed(context));
         let polled = source.poll_batch(context);
+        if polled.is_ready() {
+            budget.made_progress();
+        }
         if matches!(polled, Poll::Ready(Err(_))) {
             self.source = None;
         }

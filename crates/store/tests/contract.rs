@@ -201,3 +201,42 @@ async fn many_writers_and_a_watch_agree() {
     drop(watch);
     assert_eq!(store.status().await.unwrap().watchers, 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn narrow_watches_miss_nothing_while_others_write() {
+    let store = Arc::new(open(&SimDisk::new()));
+    let watchers = (0..16).map(|watcher| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            // Half of them watch one key, half a range of two keys; some are opened while writes are under way.
+            let key = format!("k{watcher:02}");
+            let end = (watcher % 2 == 0).then(|| format!("k{:02}", watcher + 2).into());
+            let keys = if end.is_some() { 2 } else { 1 };
+            let request = WatchRequest { key: key.into(), end, start_revision: 1, prev_kv: false };
+            let mut watch = store.watch(request).await.unwrap();
+            let (mut seen, mut last) = (0, 0);
+            while seen < keys * 200 {
+                watch.request_progress();
+                let batch = watch.next_batch().await.unwrap();
+                for event in batch.events {
+                    assert!(event.kv.mod_revision > last && event.kv.mod_revision <= batch.revision);
+                    last = event.kv.mod_revision;
+                    seen += 1;
+                }
+            }
+            seen
+        })
+    });
+    let watchers: Vec<_> = watchers.collect();
+    let writers = (0..17).map(|writer| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            for n in 0..200 {
+                store.txn(Txn::of(put(&format!("k{writer:02}"), &n.to_string(), 0))).await.unwrap();
+            }
+        })
+    });
+    futures::future::join_all(writers.collect::<Vec<_>>()).await;
+    let seen: i64 = futures::future::join_all(watchers).await.into_iter().map(Result::unwrap).sum();
+    assert_eq!(seen, 8 * 400 + 8 * 200);
+}
