@@ -18,19 +18,7 @@ pub fn render_skeleton(family: Family, node: &NodeView) -> String {
         Family::V4 => "ipv4_addr",
         Family::V6 => "ipv6_addr",
     };
-    let mut maps = String::new();
-    for (map, has_address) in DISPATCH_MAPS {
-        let (key, expression) =
-            if has_address { (format!("{address} . "), format!("{ip} daddr . ")) } else { Default::default() };
-        maps += &format!("  map {map} {{ type {key}inet_proto . inet_service : verdict; }}\n");
-        for protocol in Protocol::ALL {
-            let port = format!("{} dport", protocol.name());
-            maps += &format!(
-                "  map {} {{ typeof {expression}{port} . numgen random mod 2 : {ip} daddr . {port}; }}\n",
-                backend_map(map, protocol)
-            );
-        }
-    }
+    let maps = render_maps(ip, address);
     let Fixed { outside, postrouting, reject_unknown, loopback } = Fixed::of(family, node);
     format!(
         "table {ip} {TABLE} {{ }}
@@ -84,6 +72,24 @@ table {ip} {TABLE} {{
 }}
 "
     )
+}
+
+/// The dispatch maps and, for each and every protocol, its backend map.
+fn render_maps(ip: &str, address: &str) -> String {
+    let mut maps = String::new();
+    for (map, has_address) in DISPATCH_MAPS {
+        let (key, expression) =
+            if has_address { (format!("{address} . "), format!("{ip} daddr . ")) } else { Default::default() };
+        maps += &format!("  map {map} {{ type {key}inet_proto . inet_service : verdict; }}\n");
+        for protocol in Protocol::ALL {
+            let port = format!("{} dport", protocol.name());
+            maps += &format!(
+                "  map {} {{ typeof {expression}{port} . numgen random mod 2 : {ip} daddr . {port}; }}\n",
+                backend_map(map, protocol)
+            );
+        }
+    }
+    maps
 }
 
 /// Rules that need the cluster's address ranges, which are IPv4.
