@@ -50,7 +50,10 @@ pub fn select_files(
             Some(bytes) => {
                 check_path(&item.path)?;
                 let mode = item.mode.map_or(default_mode, mode_bits);
-                files.insert(item.path.clone(), File { bytes: bytes.clone(), mode, owner: None });
+                files.insert(
+                    item.path.clone(),
+                    File { bytes: bytes.clone(), mode, owner: item.user.and_then(|user| u32::try_from(user).ok()) },
+                );
             }
             None if optional => {}
             None => return Err(format!("{what} references non-existent config key: {}", item.key)),
@@ -89,7 +92,7 @@ mod tests {
         let data = BTreeMap::from([("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())]);
         let items = items
             .iter()
-            .map(|(key, path)| KeyToPath { key: (*key).to_owned(), path: (*path).to_owned(), mode: None })
+            .map(|(key, path)| KeyToPath { key: (*key).to_owned(), path: (*path).to_owned(), ..KeyToPath::default() })
             .collect::<Vec<_>>();
         let got = select_files(&data, Some(&items), 0o644, optional, "configmap");
         let got = got.map(|files| files.into_keys().collect::<Vec<_>>());
