@@ -269,6 +269,9 @@ impl Driver {
             return Err(KvError::Stopped { reason: "the store is being closed".into() });
         }
         let state = self.machine.state();
+        if self.space.is_ample(state, &self.config) {
+            return Ok(());
+        }
         match command {
             Command::Txn(txn) => self.space.admit(growth(state, txn), state, &self.config),
             Command::LeaseGrant { .. } => self.space.admit(crate::txn::Growth::of_lease(), state, &self.config),

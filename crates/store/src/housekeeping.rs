@@ -60,6 +60,11 @@ pub(crate) struct Space {
 }
 
 impl Space {
+    /// Nothing is short: every command may be proposed.
+    pub(crate) fn is_ample(&self, state: &State, config: &Config) -> bool {
+        self.full.is_none() && state.total_bytes < config.quota_bytes
+    }
+
     /// Whether a command with this growth may be proposed.
     pub(crate) fn admit(&self, growth: Growth, state: &State, config: &Config) -> Result<(), KvError> {
         if self.full.is_some() && growth.puts {

@@ -1,10 +1,12 @@
 //! The store: revisioned bytes, durable, watched. It never learns what a Pod is [I3].
 //!
-//!     Kv::txn --> check --> driver: propose --> log thread: write + fdatasync (group commit)
-//!                             |                     |
-//!                             |   apply <-- commit <+ durable
-//!                             v
-//!                 publish an immutable State --> Kv::range, Watch (read the history), checkpoint thread
+//! ```text
+//! Kv::txn --> check --> driver: propose --> log thread: write + fdatasync (group commit)
+//!                         |                     |
+//!                         |   apply <-- commit <+ durable
+//!                         v
+//!             publish an immutable State --> Kv::range, Watch (read the history), checkpoint thread
+//! ```
 //!
 //! Invariants: an acknowledged write is durable [I10]; readers see applied, that is durable, state only; nothing that serves
 //! reads, watches or leases ever waits for the disk; every queue is bounded [I11].

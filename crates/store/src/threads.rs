@@ -3,8 +3,10 @@
 //! The driver never waits for the other two. Requests to them queue up (bounded by the permits of the proposals in them),
 //! reports come back into the driver's inbox.
 //!
-//!     clients --Message--> driver --LogRequest--> log --LogReport--+
-//!                            ^ ^---------------------------------- + <--CheckpointReport-- checkpoint writer
+//! ```text
+//! clients --Message--> driver --LogRequest--> log --LogReport--+
+//!                        ^ ^---------------------------------- + <--CheckpointReport-- checkpoint writer
+//! ```
 //!
 //! The directory's lock lives on the driver's thread, which ends last.
 
