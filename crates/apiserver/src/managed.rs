@@ -1,15 +1,52 @@
 //! Managed fields: who set what, for every write.
 //!
-//! Input: the object about to be written and the stored one. Output: `metadata.managedFields` filled in.
-//! The rules are `semantics::apply`; this file brings the manager's name, the operation and the time.
+//! Input: the object about to be written and the stored one. Output: `metadata.managedFields` filled in, or the merged object
+//! of a server-side apply.
+//! The rules are `semantics::apply`; this file brings the manager's name, the version and the time.
 
 use semantics::Subresource;
-use serde_json::Value;
+use semantics::apply::{ApplyError, Writer};
+use serde_json::{Value, json};
 
 use crate::error::ApiError;
 use crate::rest::Call;
 
+fn writer<'a>(call: &'a Call, manager: &'a str, sub: Subresource) -> Writer<'a> {
+    Writer {
+        manager,
+        api_version: &call.resource.api_version,
+        subresource: &call.info.subresource,
+        now: call.registry().now(),
+        message: call.resource.message,
+        reset: call.resource.strategy.reset_fields(sub),
+    }
+}
+
 /// Records the caller as the owner of what it changed. `old` is absent at creation.
-pub fn track(_call: &Call, _object: &mut Value, _old: Option<&Value>, _sub: Subresource) -> Result<(), ApiError> {
-    Ok(())
+pub fn track(call: &Call, object: &mut Value, old: Option<&Value>, sub: Subresource) {
+    let manager = call.field_manager();
+    semantics::apply::track(&writer(call, &manager, sub), object, old);
+}
+
+/// The object that results from applying `config` to the current one. Errors: 409 with one cause per conflict, 400.
+pub fn apply(
+    call: &Call,
+    current: Option<&Value>,
+    config: &Value,
+    sub: Subresource,
+    force: bool,
+) -> Result<Value, ApiError> {
+    let manager = call.field_manager();
+    semantics::apply::apply(&writer(call, &manager, sub), current, config, force).map_err(|error| match error {
+        ApplyError::Malformed(text) => ApiError::bad_request(text),
+        ApplyError::Conflicts { message, causes } => {
+            let causes: Vec<Value> = causes
+                .into_iter()
+                .map(|(message, field)| json!({"reason": "FieldManagerConflict", "message": message, "field": field}))
+                .collect();
+            let mut error = ApiError::new(409, "Conflict", message);
+            error.details = Some(json!({"causes": causes}));
+            error
+        }
+    })
 }

@@ -120,13 +120,8 @@ impl Call {
 
     /// Who is written into managed fields: the parameter, or the first word of the user agent.
     pub fn field_manager(&self) -> String {
-        if let Some(manager) = self.query.get("fieldManager").filter(|m| !m.is_empty()) {
-            return manager.to_owned();
-        }
         let agent = self.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let first = agent.split('/').next().unwrap_or_default();
-        let printable: String = first.chars().filter(|c| !c.is_control()).take(128).collect();
-        if printable.is_empty() { "unknown".to_owned() } else { printable }
+        semantics::apply::manager_name(self.query.get("fieldManager").unwrap_or_default(), agent)
     }
 
     /// How the client wants an object (or a list, or a stream) of this resource.
@@ -200,7 +195,15 @@ pub async fn handle(call: Call, body: Body) -> Result<Response<Body>, ApiError> 
         }
         _ => false,
     };
-    if !allowed || (call.resource.namespaced && call.namespace().is_empty() && !matches!(verb, "list" | "watch")) {
+    let named = !call.info.name.is_empty();
+    let fits = match verb {
+        "create" | "deletecollection" => !named,
+        "update" | "patch" | "delete" | "get" => named,
+        _ => true,
+    };
+    if !allowed
+        || !fits
+        || (call.resource.namespaced && call.namespace().is_empty() && !matches!(verb, "list" | "watch")) {
         return Err(ApiError::method_not_allowed());
     }
     match verb {

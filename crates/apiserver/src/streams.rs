@@ -6,6 +6,7 @@
 //! a copy needs; the client's credentials never leave the server.
 //! Not here: SPDY and WebSocket framing of exec and the like: the kubelet speaks them, the server only relays.
 
+pub mod dial;
 pub mod log_socket;
 pub mod relay;
 pub mod target;

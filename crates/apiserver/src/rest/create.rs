@@ -30,12 +30,17 @@ pub async fn create(call: &Call, request_body: Body) -> Result<Response<Body>, A
     let validation = parse_field_validation(&call.query)?;
     let dry_run = call.query.dry_run()?;
     let object = body::decode(&bytes, media, Expected::of(call), validation, &call.warnings)?;
-    let entry = create_object(call, object, dry_run).await?;
+    let entry = create_object(call, object, dry_run, false).await?;
     call.reply(StatusCode::CREATED, &entry)
 }
 
-/// Creates a decoded object.
-pub async fn create_object(call: &Call, mut object: Value, dry_run: bool) -> Result<Arc<Entry>, ApiError> {
+/// Creates a decoded object. `tracked`: its managed fields are set already.
+pub async fn create_object(
+    call: &Call,
+    mut object: Value,
+    dry_run: bool,
+    tracked: bool,
+) -> Result<Arc<Entry>, ApiError> {
     let given_name = object["metadata"]["name"].as_str().is_some_and(|name| !name.is_empty());
     let generated = !given_name && object["metadata"]["generateName"].as_str().is_some_and(|n| !n.is_empty());
     if !given_name && !generated {
@@ -46,7 +51,7 @@ pub async fn create_object(call: &Call, mut object: Value, dry_run: bool) -> Res
     }
     default(call, &mut object)?;
     for _ in 0..NAME_DRAWS {
-        match attempt(call, object.clone(), dry_run).await? {
+        match attempt(call, object.clone(), dry_run, tracked).await? {
             Ok(entry) => return Ok(entry),
             Err(name) if generated => tracing::debug!(name, "a generated name is taken; drawing again"),
             Err(name) => return Err(ApiError::already_exists(&call.resource.group, &call.resource.plural, &name)),
@@ -76,12 +81,19 @@ fn nameless(call: &Call) -> ApiError {
 }
 
 /// One attempt: `Ok(Err(name))` when the name is taken.
-async fn attempt(call: &Call, mut object: Value, dry_run: bool) -> Result<Result<Arc<Entry>, String>, ApiError> {
+async fn attempt(
+    call: &Call,
+    mut object: Value,
+    dry_run: bool,
+    tracked: bool,
+) -> Result<Result<Arc<Entry>, String>, ApiError> {
     let context = call.context();
     let no_name = String::new();
     semantics::fill_metadata(&context, &mut object).map_err(|rejection| call.rejected(&no_name, rejection))?;
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    managed::track(call, &mut object, None, semantics::Subresource::Main)?;
+    if !tracked {
+        managed::track(call, &mut object, None, semantics::Subresource::Main);
+    }
     let mut request = call.admission_request(Admit {
         operation: Operation::Create,
         name: name.clone(),

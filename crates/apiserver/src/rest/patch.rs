@@ -15,6 +15,7 @@ use super::create::default;
 use super::update::{Change, check_name, modify};
 use crate::body::Body;
 use crate::error::ApiError;
+use crate::managed;
 use crate::negotiate::{PatchType, negotiate_patch};
 use crate::request::{FieldValidation, parse_field_validation};
 
@@ -98,11 +99,36 @@ pub fn apply_patch(message: Option<MessageRef>, patch: &Patch, current: &Value) 
     })
 }
 
+/// Server-side apply: creates what is missing, and takes or refuses fields that others own.
 async fn apply(
-    _call: &Call,
-    _bytes: &[u8],
-    _change: Change,
-    _validation: FieldValidation,
+    call: &Call,
+    bytes: &[u8],
+    change: Change,
+    validation: FieldValidation,
 ) -> Result<Response<Body>, ApiError> {
-    Err(ApiError::internal("not yet"))
+    if call.query.get("fieldManager").unwrap_or_default().is_empty() {
+        let cause = serde_json::json!({
+            "reason": "FieldValueRequired",
+            "message": "Required value: is required for apply patch",
+            "field": "fieldManager"
+        });
+        return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]));
+    }
+    let json = body::yaml_to_json(bytes, Expected::of(call))?;
+    let mut config = body::decode_json(&json, Expected::of(call), validation, &call.warnings)?;
+    check_name(call, &mut config)?;
+    let change = Change { creates: change.sub == Subresource::Main, tracked: true, ..change };
+    let force = call.query.flag("force");
+    let make = |current: Option<&Value>| -> Result<Value, ApiError> {
+        let uid = config["metadata"]["uid"].as_str().unwrap_or_default();
+        if current.is_none() && !uid.is_empty() {
+            let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+            return Err(ApiError::conflict(&call.resource.group, &call.resource.plural, &call.info.name, &why));
+        }
+        let mut object = managed::apply(call, current, &config, change.sub, force)?;
+        default(call, &mut object)?;
+        Ok(object)
+    };
+    let (entry, created) = modify(call, change, &make).await?;
+    call.reply(if created { StatusCode::CREATED } else { StatusCode::OK }, &entry)
 }

@@ -37,17 +37,21 @@ impl Selection {
             };
             known.map_err(ApiError::bad_request)?;
         }
-        let name = fields.exact("metadata.name").map(str::to_owned);
+        let in_path = Some(call.info.name.as_str()).filter(|name| !name.is_empty());
+        let name = fields.exact("metadata.name").or(in_path).map(str::to_owned);
         let namespace = fields.exact("metadata.namespace").map(str::to_owned);
         let decoder = Encoder::new(call.resource.clone(), Representation::JSON);
         Ok(Self { labels, fields, decoder, name, namespace })
     }
 
     pub fn is_everything(&self) -> bool {
-        self.labels.is_everything() && self.fields.is_everything()
+        self.name.is_none() && self.labels.is_everything() && self.fields.is_everything()
     }
 
     pub fn matches(&self, entry: &Entry) -> bool {
+        if self.name.as_deref().is_some_and(|name| name != entry.name()) {
+            return false;
+        }
         if !self.labels.is_everything() && !self.labels.matches(|key| entry.label(key)) {
             return false;
         }

@@ -96,7 +96,7 @@ pub async fn modify(call: &Call, change: Change, make: Make<'_>) -> Result<(Arc<
                 return Err(call.not_found(&name));
             }
             let object = make(None)?;
-            match create_object(call, object, change.dry_run).await {
+            match create_object(call, object, change.dry_run, change.tracked).await {
                 Err(error) if error.reason == "AlreadyExists" => continue,
                 result => return result.map(|entry| (entry, true)),
             }
@@ -121,7 +121,7 @@ async fn attempt(
     let name = &call.info.name;
     check_preconditions(call, &mut object, old)?;
     if !change.tracked {
-        managed::track(call, &mut object, Some(old), change.sub)?;
+        managed::track(call, &mut object, Some(old), change.sub);
     }
     let mut request = call.admission_request(Admit {
         operation: Operation::Update,

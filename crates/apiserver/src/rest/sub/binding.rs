@@ -88,7 +88,7 @@ async fn bind_pod(call: &Call, binding: Value) -> Result<Response<Body>, ApiErro
         let mut pod = old.clone();
         bind(&mut pod, &binding, call.registry().now())
             .map_err(|why| ApiError::conflict("", "pods/binding", name, &why))?;
-        managed::track(call, &mut pod, Some(&old), Subresource::Main)?;
+        managed::track(call, &mut pod, Some(&old), Subresource::Main);
         let put = PutRequest {
             resource: &call.resource,
             key: base.key.clone(),

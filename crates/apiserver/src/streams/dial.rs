@@ -1,0 +1,128 @@
+//! The connector of a server whose host reaches the nodes, pods and services itself.
+//!
+//! Kubelets: TLS with the server's client certificate; the kubelet's certificate must come from the cluster's CA and name the
+//! node's address or name. Network targets: plain TCP, or TLS without verification (Pods have no names that a CA could vouch for).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::chain::{Connection, NodeConnector, Target};
+use crate::pki::Credential;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why the connector cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    #[error("read the PEM of {what}")]
+    Pem {
+        what: &'static str,
+        #[source]
+        source: rustls::pki_types::pem::Error,
+    },
+    #[error("set up TLS for kubelets")]
+    Tls(#[from] rustls::Error),
+}
+
+/// See the module.
+pub struct DirectConnector {
+    kubelet: TlsConnector,
+    anyone: TlsConnector,
+}
+
+impl DirectConnector {
+    /// `ca_pem` has signed the kubelets' serving certificates; `client` is shown to them.
+    pub fn new(ca_pem: &str, client: &Credential) -> Result<Self, DialError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let pem = |what| move |source| DialError::Pem { what, source };
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+            roots.add(certificate.map_err(pem("the CA"))?)?;
+        }
+        let chain = CertificateDer::pem_slice_iter(client.certificate_pem.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(pem("the client certificate"))?;
+        let key = PrivateKeyDer::from_pem_slice(client.key_pem.as_bytes()).map_err(pem("the client key"))?;
+        let kubelet = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)?;
+        let anyone = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
+            .with_no_client_auth();
+        Ok(Self { kubelet: TlsConnector::from(Arc::new(kubelet)), anyone: TlsConnector::from(Arc::new(anyone)) })
+    }
+
+    async fn open(&self, target: &Target) -> std::io::Result<Box<dyn Connection>> {
+        let (host, port, tls) = match target {
+            Target::Kubelet { host, port, .. } => (host, *port, Some(&self.kubelet)),
+            Target::Network { host, port, tls } => (host, *port, tls.then_some(&self.anyone)),
+        };
+        let stream = TcpStream::connect((host.as_str(), port)).await?;
+        stream.set_nodelay(true)?;
+        let Some(tls) = tls else { return Ok(Box::new(stream)) };
+        let name = ServerName::try_from(host.clone()).map_err(std::io::Error::other)?;
+        Ok(Box::new(tls.connect(name, stream).await?))
+    }
+}
+
+impl NodeConnector for DirectConnector {
+    fn connect<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, std::io::Result<Box<dyn Connection>>> {
+        Box::pin(async move {
+            match tokio::time::timeout(CONNECT_TIMEOUT, self.open(target)).await {
+                Ok(result) => result,
+                Err(_) => Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "i/o timeout")),
+            }
+        })
+    }
+}
+
+/// Takes any certificate; checks only that the peer holds its key.
+#[derive(Debug)]
+struct AnyServer(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
