@@ -128,9 +128,9 @@ async fn events_are_one_storage_under_two_groups() {
 #[tokio::test]
 async fn yaml_is_read_and_written() {
     let f = Fixture::new().await;
-    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: y\ndata:\n  v: \"1\"\n";
+    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: yam\ndata:\n  v: \"1\"\n";
     f.send("POST", CONFIG_MAPS, &[("content-type", "application/yaml")], yaml).await.expect(201);
-    let got = f.send("GET", &format!("{CONFIG_MAPS}/y"), &[("accept", "application/yaml")], "").await;
+    let got = f.send("GET", &format!("{CONFIG_MAPS}/yam"), &[("accept", "application/yaml")], "").await;
     assert_eq!(got.headers["content-type"], "application/yaml");
     assert!(String::from_utf8_lossy(&got.bytes).contains("kind: ConfigMap"));
 }

@@ -62,3 +62,27 @@ async fn bad_patches_say_why() {
     let unknown = f.patch(&strict, MERGE, &json!({"nope": 1})).await.expect(400);
     assert!(unknown["message"].as_str().unwrap().contains("unknown field \"nope\""), "{unknown}");
 }
+
+const APPLY: &str = "application/apply-patch+yaml";
+
+#[tokio::test]
+async fn apply_creates_merges_and_refuses_what_others_own() {
+    let f = Fixture::new().await;
+    let path = format!("{CONFIG_MAPS}/a");
+    let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"v": "1"}});
+    f.patch(&path, APPLY, &config).await.expect(422);
+    let made = f.patch(&format!("{path}?fieldManager=one"), APPLY, &config).await.expect(201);
+    let entry = &made["metadata"]["managedFields"][0];
+    assert_eq!((&entry["manager"], &entry["operation"]), (&json!("one"), &json!("Apply")));
+    assert_eq!(entry["fieldsV1"]["f:data"], json!({"f:v": {}}));
+    let same = f.patch(&format!("{path}?fieldManager=one"), APPLY, &config).await.expect(200);
+    assert_eq!(version(&same), version(&made), "applying the same again is no write");
+    let other = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"v": "2"}});
+    let refused = f.patch(&format!("{path}?fieldManager=two"), APPLY, &other).await.expect(409);
+    assert_eq!(refused["details"]["causes"][0]["reason"], "FieldManagerConflict");
+    let forced = f.patch(&format!("{path}?fieldManager=two&force=true"), APPLY, &other).await.expect(200);
+    assert_eq!(forced["data"]["v"], "2");
+    let updated = f.patch(&path, MERGE, &json!({"data": {"w": "x"}})).await.expect(200);
+    let managers = updated["metadata"]["managedFields"].as_array().unwrap();
+    assert!(managers.iter().any(|m| m["operation"] == "Update"), "{managers:?}");
+}
