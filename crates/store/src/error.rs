@@ -71,7 +71,7 @@ pub enum OpenError {
     /// Part of the log is not there.
     #[error("the log is incomplete: entries {first_missing} to {last_missing} are missing before {file}")]
     Gap { file: String, first_missing: u64, last_missing: u64 },
-    /// Entries that were logged cannot be applied again.
+    /// The operating system has no thread to give.
     #[error("cannot start the thread {name}")]
     Thread {
         name: &'static str,
