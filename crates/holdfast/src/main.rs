@@ -1,2 +1,78 @@
-//! The holdfast binary.
-fn main() {}
+//! The holdfast binary: command line, wiring, supervision, shutdown. Everything else lives in the crates it puts together.
+//!
+//! Reading order: [`cli`], [`up`], [`instance`], [`server`], [`agent`], [`supervise`], [`scheduling`], [`down`], [`status`].
+
+mod agent;
+mod cli;
+mod down;
+mod images;
+mod instance;
+mod kubeconfig;
+mod network;
+mod run;
+mod scheduling;
+mod server;
+mod status;
+mod supervise;
+mod up;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use cli::{Cli, Command};
+
+type CommandResult = Result<(), Box<dyn std::error::Error>>;
+
+fn main() -> ExitCode {
+    let environment: BTreeMap<String, String> = std::env::vars().collect();
+    if netd::cni::is_invocation(&environment) {
+        return netd::cni::run(&environment);
+    }
+    match run_command(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("holdfast: {}", describe(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_command(command: Command) -> CommandResult {
+    match command {
+        Command::Up(args) if !args.foreground => up::run_in_background(&args, &std::env::args().skip(1).collect::<Vec<_>>()),
+        Command::Up(args) => run::run_up(&args),
+        Command::Server(args) => run::run_server(&args),
+        Command::Down(args) => down::run(&args),
+        Command::Kubeconfig(place) => {
+            let path = up::admin_kubeconfig(&place.data_dir);
+            let text = std::fs::read_to_string(&path)
+                .map_err(|e| format!("{}: {e}; is the cluster up? `holdfast up` starts it", path.display()))?;
+            print!("{text}");
+            Ok(())
+        }
+        Command::Status(place) => status::run(&place),
+    }
+}
+
+/// An error and its causes in one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+/// The kubeconfig that kubectl would use.
+#[expect(clippy::disallowed_methods, reason = "the binary is where the environment is read")]
+fn user_kubeconfig() -> Option<PathBuf> {
+    kubeconfig::user_path(std::env::var("KUBECONFIG").ok(), std::env::var("HOME").ok())
+}

@@ -1,0 +1,150 @@
+//! The node's side of this process: kubelet and netd, each with its own identity and supervised on the node's runtime.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use apiserver::ApiServer;
+use apiserver::pki::{Credential, Pki};
+use base::Clock;
+use netd::{Cidr, CniPaths};
+use node::{NodeConfig, RuntimeConfig};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use crate::server::client_of;
+use crate::supervise::run_supervised;
+use crate::{cli, images, network};
+
+const KUBELET_PORT: u16 = 10250;
+
+/// Everything the node is told.
+#[derive(Debug, Clone)]
+pub struct AgentSettings {
+    pub data_dir: PathBuf,
+    pub run_dir: PathBuf,
+    pub config_dir: PathBuf,
+    pub node_name: String,
+    pub node_ip: IpAddr,
+    pub container_runtime_endpoint: Option<String>,
+    pub cluster_cidr: (Ipv4Addr, u8),
+    pub service_cidr: (Ipv4Addr, u8),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error("the kubelet's certificates cannot be used")]
+    Pki(#[from] apiserver::pki::PkiError),
+    #[error("the kubelet's TLS cannot be set up: {0}")]
+    Tls(String),
+}
+
+/// Starts the node on `runtime`; it runs until `stop`, and its containers beyond.
+pub fn spawn(
+    settings: &AgentSettings,
+    server: &ApiServer,
+    pki: &Pki,
+    runtime: &Handle,
+    clock: &Arc<dyn Clock>,
+    stop: &CancellationToken,
+) -> Result<(), AgentError> {
+    let mut config = node_config(settings);
+    let serving = pki.node_serving(&settings.node_name, &[settings.node_ip, IpAddr::V4(Ipv4Addr::LOCALHOST)])?;
+    config.server = Some(node::ServerConfig {
+        listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), KUBELET_PORT),
+        tls: kubelet_tls(&serving, pki.cluster_ca().certificate_der())?,
+        allowed_users: vec![apiserver::pki::KUBELET_CLIENT.to_owned()],
+        allowed_groups: vec!["system:masters".to_owned()],
+    });
+    let user = format!("system:node:{}", settings.node_name);
+    let kubelet_client = client_of(server, &user, &["system:nodes"]);
+    let (c, s) = (clock.clone(), stop.clone());
+    runtime.spawn(async move {
+        let (clock, stop) = (c.clone(), s.clone());
+        run_supervised("kubelet", &*c, s, move || {
+            node::run(config.clone(), kubelet_client.clone(), clock.clone(), node::streaming::routes(), stop.clone())
+        })
+        .await;
+    });
+    let netd_config = netd_config(settings);
+    let netd_client = client_of(server, "system:kube-proxy", &[]);
+    let (c, s) = (clock.clone(), stop.clone());
+    runtime.spawn(async move {
+        let stop = s.clone();
+        run_supervised("netd", &*c, s, move || {
+            netd::run(netd_config.clone(), netd_client.clone(), stop.clone().cancelled_owned())
+        })
+        .await;
+    });
+    Ok(())
+}
+
+/// What the kubelet is configured with; also what `holdfast down` needs to remove all of it.
+pub fn node_config(settings: &AgentSettings) -> NodeConfig {
+    let cni = CniPaths::under(&settings.data_dir);
+    NodeConfig {
+        node_name: settings.node_name.clone(),
+        hostname: settings.node_name.clone(),
+        node_ips: vec![settings.node_ip],
+        labels: Default::default(),
+        taints: Vec::new(),
+        kubelet_dir: "/var/lib/kubelet".into(),
+        pod_log_dir: "/var/log/pods".into(),
+        container_log_dir: "/var/log/containers".into(),
+        cgroup_root: "/".to_owned(),
+        runtime: RuntimeConfig {
+            endpoint: settings.container_runtime_endpoint.clone(),
+            bin_dir: None,
+            root: settings.data_dir.join("containerd"),
+            state: settings.run_dir.join("containerd"),
+            sandbox_image: images::PAUSE.name.to_owned(),
+            embedded_images: images::ALL.iter().map(|image| (image.name, image.archive)).collect(),
+            cni_bin_dir: cni.bin,
+            cni_conf_dir: cni.conf,
+            registries_file: settings.config_dir.join("registries.yaml"),
+        },
+        cluster_dns: vec![IpAddr::V4(network::nth_address(settings.service_cidr, 10))],
+        cluster_domain: "cluster.local".to_owned(),
+        resolv_conf: "/etc/resolv.conf".into(),
+        max_pods: 110,
+        kubelet_version: cli::VERSION.to_owned(),
+        server: None,
+    }
+}
+
+fn netd_config(settings: &AgentSettings) -> netd::Config {
+    let cidr = |(network, prefix): (Ipv4Addr, u8)| Cidr { network, prefix };
+    netd::Config {
+        node_name: settings.node_name.clone(),
+        paths: CniPaths::under(&settings.data_dir),
+        executable: std::env::current_exe().unwrap_or_else(|_| "/usr/local/bin/holdfast".into()),
+        pod_cidr: None,
+        cluster_cidr: cidr(settings.cluster_cidr),
+        service_cidr: cidr(settings.service_cidr),
+        dns: network::nth_address(settings.service_cidr, 10),
+        cluster_domain: "cluster.local".to_owned(),
+        resolv_conf: "/etc/resolv.conf".into(),
+        mtu: None,
+    }
+}
+
+/// The kubelet's TLS: client certificates of the cluster's CA are asked for and verified; `/healthz` goes without.
+fn kubelet_tls(serving: &Credential, ca: &CertificateDer<'static>) -> Result<Arc<rustls::ServerConfig>, AgentError> {
+    let tls = |e: &dyn std::fmt::Display| AgentError::Tls(e.to_string());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(ca.clone()).map_err(|e| tls(&e))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|e| tls(&e))?;
+    let chain = CertificateDer::pem_slice_iter(serving.certificate_pem.as_bytes()).collect::<Result<Vec<_>, _>>().map_err(|e| tls(&e))?;
+    let key = PrivateKeyDer::from_pem_slice(serving.key_pem.as_bytes()).map_err(|e| tls(&e))?;
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_client_cert_verifier(verifier).with_single_cert(chain, key))
+        .map_err(|e| tls(&e))?;
+    Ok(Arc::new(config))
+}

@@ -1,0 +1,156 @@
+//! The foreground processes: `holdfast up --foreground` (control plane and node) and `holdfast server` (control plane alone).
+//!
+//! Three tokio runtimes, so that a busy controller can't delay a heartbeat: API server, components, node. SIGTERM and
+//! SIGINT end the process in order; containers run on [I12].
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use base::{Clock, SystemClock};
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::agent::{self, AgentSettings};
+use crate::cli::{ClusterArgs, UpArgs};
+use crate::server::{self, ControlPlane, ServerSettings, client_of};
+use crate::up::progress;
+use crate::{CommandResult, instance, network};
+
+/// Control plane and node, until a signal ends it.
+pub fn run_up(args: &UpArgs) -> CommandResult {
+    start_log(&args.cluster.log);
+    let _lock = instance::lock(&args.cluster.place.run_dir)?;
+    let settings = server_settings(&args.cluster)?;
+    let agent = agent_settings(args, &settings)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let stop = CancellationToken::new();
+    let (api, components, node) = (runtime("api", 2)?, runtime("components", 1)?, runtime("node", 2)?);
+    let plane = api.block_on(server::start(&settings, clock.clone()))?;
+    progress(&format!("API server on https://{}:{} after {:.1?}", settings.advertise, settings.port, clock.monotonic()));
+    plane.spawn_components(components.handle(), &clock, &stop);
+    agent::spawn(&agent, &plane.server, &plane.pki, node.handle(), &clock, &stop)?;
+    api.block_on(async {
+        let admin = client_of(&plane.server, "system:apiserver", &["system:masters"]);
+        tokio::select! {
+            () = tell_when_ready(&admin, &agent, &*clock) => {}
+            () = wait_for_signal() => return,
+            reason = plane.store_failed() => return error!("the store failed: {reason}"),
+        }
+        tokio::select! {
+            () = wait_for_signal() => {}
+            reason = plane.store_failed() => error!("the store failed: {reason}"),
+        }
+    });
+    end(&plane, &stop, [api, components, node]);
+    Ok(())
+}
+
+/// The control plane alone, until a signal ends it.
+pub fn run_server(args: &ClusterArgs) -> CommandResult {
+    start_log(&args.log);
+    let _lock = instance::lock(&args.place.run_dir)?;
+    let settings = server_settings(args)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let stop = CancellationToken::new();
+    let (api, components) = (runtime("api", 2)?, runtime("components", 1)?);
+    let plane = api.block_on(server::start(&settings, clock.clone()))?;
+    plane.spawn_components(components.handle(), &clock, &stop);
+    progress(instance::READY_LINE);
+    api.block_on(async {
+        tokio::select! {
+            () = wait_for_signal() => {}
+            reason = plane.store_failed() => error!("the store failed: {reason}"),
+        }
+    });
+    end(&plane, &stop, [api, components]);
+    Ok(())
+}
+
+pub fn agent_settings(args: &UpArgs, server: &ServerSettings) -> Result<AgentSettings, Box<dyn std::error::Error>> {
+    let place = args.cluster.place.clone();
+    Ok(AgentSettings {
+        data_dir: place.data_dir,
+        run_dir: place.run_dir,
+        config_dir: place.config_dir,
+        node_name: args.node_name.clone().unwrap_or_else(|| server.hostname.clone()),
+        node_ip: server.advertise,
+        container_runtime_endpoint: args.container_runtime_endpoint.clone(),
+        cluster_cidr: network::parse_network(&args.cluster.cluster_cidr)?,
+        service_cidr: server.service_cidr,
+    })
+}
+
+fn server_settings(args: &ClusterArgs) -> Result<ServerSettings, Box<dyn std::error::Error>> {
+    Ok(ServerSettings {
+        data_dir: args.place.data_dir.clone(),
+        advertise: args.advertise_address.unwrap_or_else(network::own_address),
+        port: args.port,
+        cluster_cidr: network::parse_network(&args.cluster_cidr)?,
+        service_cidr: network::parse_network(&args.service_cidr)?,
+        hostname: hostname(),
+    })
+}
+
+/// This machine's name in the form that a Node's name takes.
+pub fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().to_lowercase()
+}
+
+fn start_log(filter: &str) {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}
+
+fn runtime(name: &str, threads: usize) -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build()
+}
+
+/// Watches the own Node until it is Ready and says so.
+async fn tell_when_ready(client: &kube::Client, agent: &AgentSettings, clock: &dyn Clock) {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let only = watcher::Config::default().fields(&format!("metadata.name={}", agent.node_name));
+    let mut seen = std::pin::pin!(watcher(nodes, only).default_backoff().applied_objects());
+    while let Some(observed) = seen.next().await {
+        if observed.is_ok_and(|node| is_ready(&node)) {
+            progress(&format!("node {} ({}) is Ready after {:.1?}", agent.node_name, show(agent.node_ip), clock.monotonic()));
+            progress(instance::READY_LINE);
+            return;
+        }
+    }
+}
+
+fn show(ip: IpAddr) -> String {
+    ip.to_string()
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+async fn wait_for_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        error!("signals cannot be received; end this process with SIGKILL");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    info!("stopping");
+}
+
+/// Components first, then the API server and its store.
+fn end<const N: usize>(plane: &ControlPlane, stop: &CancellationToken, runtimes: [Runtime; N]) {
+    stop.cancel();
+    plane.stop();
+    for runtime in runtimes {
+        runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    }
+}

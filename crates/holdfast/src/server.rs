@@ -1,0 +1,197 @@
+//! The control plane of one process: store, API server, controllers, scheduler, wired and started in this order.
+//!
+//! ```text
+//!   disk -> store -> ApiServer (pki, security) -> listener
+//!                        ^ in-process clients, one identity a component
+//!                 controllers, scheduler (own runtime)
+//! ```
+//!
+//! Invariant: components get a client and nothing else; each speaks as its own user, and RBAC decides what it may do.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use apiserver::pki::{Pki, PkiConfig, ServerTls};
+use apiserver::security::Security;
+use apiserver::{ApiServer, ApiServerConfig, Identity};
+use base::{Clock, OsRng, Rng};
+use client::{EventRecorder, Informers};
+use reconcile::Registrar as _;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use crate::supervise::run_supervised;
+use crate::{network, scheduling};
+
+/// Everything the control plane is told.
+#[derive(Debug, Clone)]
+pub struct ServerSettings {
+    pub data_dir: PathBuf,
+    /// Where others reach this server.
+    pub advertise: IpAddr,
+    pub port: u16,
+    pub cluster_cidr: (Ipv4Addr, u8),
+    pub service_cidr: (Ipv4Addr, u8),
+    pub hostname: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("cannot use {path}")]
+    Directory { path: String, #[source] source: std::io::Error },
+    #[error("the store does not open")]
+    Store(#[from] store::OpenError),
+    #[error("the certificates cannot be used")]
+    Pki(#[from] apiserver::pki::PkiError),
+    #[error("the security side does not start")]
+    Security(#[from] apiserver::security::SecurityError),
+    #[error("port {port} cannot be used: {source}; see what holds it with `ss -ltnp`, or choose another with --port")]
+    Listen { port: u16, source: std::io::Error },
+    #[error("the API server does not start")]
+    Start(#[from] apiserver::StartError),
+    #[error("the default roles cannot be written")]
+    Defaults(#[from] apiserver::rbac::defaults::ApplyError),
+}
+
+/// A running control plane.
+pub struct ControlPlane {
+    pub server: ApiServer,
+    pub pki: Arc<Pki>,
+    store: Arc<store::Store>,
+}
+
+/// Starts store and API server on the current runtime; returns once requests are answered.
+pub async fn start(settings: &ServerSettings, clock: Arc<dyn Clock>) -> Result<ControlPlane, ServerError> {
+    // The port first: if another server holds it, nothing on disk is touched.
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, settings.port))
+        .await
+        .map_err(|source| ServerError::Listen { port: settings.port, source })?;
+    let store = Arc::new(open_store(settings, clock.clone())?);
+    let pki = Arc::new(open_pki(settings, clock.clone())?);
+    let (server, security) = build_server(settings, &pki, store.clone(), clock)?;
+    server.start().await?;
+    security.write_defaults(&client_of(&server, "system:apiserver", &["system:masters"])).await?;
+    let tls = pki.server_tls()?;
+    spawn_listener(&server, listener, &pki, tls);
+    write_admin_kubeconfig(settings, &pki)?;
+    Ok(ControlPlane { server, pki, store })
+}
+
+impl ControlPlane {
+    /// Runs controllers and scheduler on `runtime` until `stop`.
+    pub fn spawn_components(&self, runtime: &Handle, clock: &Arc<dyn Clock>, stop: &CancellationToken) {
+        let root_ca_pem = self.pki.cluster_ca().certificate_pem().to_owned();
+        let controller_client = client_of(&self.server, "system:kube-controller-manager", &["system:masters"]);
+        let (c, s) = (clock.clone(), stop.clone());
+        runtime.spawn(async move {
+            let clock = c.clone();
+            run_supervised("controllers", &*c, s, move || run_controllers(controller_client.clone(), root_ca_pem.clone(), clock.clone())).await;
+        });
+        let scheduler_client = client_of(&self.server, "system:kube-scheduler", &[]);
+        let (c, s) = (clock.clone(), stop.clone());
+        runtime.spawn(async move {
+            let clock = c.clone();
+            run_supervised("scheduler", &*c, s, move || run_scheduler(scheduler_client.clone(), clock.clone())).await;
+        });
+    }
+
+    /// Resolves with the reason when the store can no longer write (a failed fsync, a lost disk): the process must end.
+    pub async fn store_failed(&self) -> Arc<str> {
+        self.store.failed().await
+    }
+
+    /// Ends watches, then closes the store; every acknowledged write is on disk already.
+    pub fn stop(&self) {
+        self.server.stop();
+        self.store.close();
+    }
+}
+
+/// A client of the API server in this process that speaks as `user`.
+pub fn client_of(server: &ApiServer, user: &str, groups: &[&str]) -> kube::Client {
+    let groups = groups.iter().copied().chain(["system:authenticated"]).map(str::to_owned).collect();
+    let identity = Identity { user: user.to_owned(), groups, ..Identity::default() };
+    client::in_process(As { server: server.clone(), identity })
+}
+
+/// The API server as one caller sees it: every request carries the caller's identity.
+#[derive(Clone)]
+struct As {
+    server: ApiServer,
+    identity: Identity,
+}
+
+impl tower::Service<http::Request<kube::client::Body>> for As {
+    type Response = <ApiServer as tower::Service<http::Request<kube::client::Body>>>::Response;
+    type Error = <ApiServer as tower::Service<http::Request<kube::client::Body>>>::Error;
+    type Future = <ApiServer as tower::Service<http::Request<kube::client::Body>>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        tower::Service::<http::Request<kube::client::Body>>::poll_ready(&mut self.server, cx)
+    }
+
+    fn call(&mut self, mut request: http::Request<kube::client::Body>) -> Self::Future {
+        request.extensions_mut().insert(self.identity.clone());
+        self.server.call(request)
+    }
+}
+
+fn open_store(settings: &ServerSettings, clock: Arc<dyn Clock>) -> Result<store::Store, ServerError> {
+    let path = settings.data_dir.join("store");
+    let disk = store::RealDisk::new(&path).map_err(|source| ServerError::Directory { path: path.display().to_string(), source })?;
+    Ok(store::Store::open(store::Config::default(), Arc::new(disk), clock)?)
+}
+
+fn open_pki(settings: &ServerSettings, clock: Arc<dyn Clock>) -> Result<Pki, ServerError> {
+    let config = PkiConfig {
+        directory: settings.data_dir.join("pki"),
+        names: vec![settings.hostname.clone()],
+        addresses: vec![settings.advertise, IpAddr::V4(network::nth_address(settings.service_cidr, 1))],
+    };
+    Ok(Pki::open(config, clock)?)
+}
+
+fn build_server(
+    settings: &ServerSettings,
+    pki: &Arc<Pki>,
+    store: Arc<store::Store>,
+    clock: Arc<dyn Clock>,
+) -> Result<(ApiServer, Security), ServerError> {
+    let security = Security::open(pki, &settings.data_dir, clock.clone())?;
+    let mut config = ApiServerConfig {
+        service_cidr: settings.service_cidr,
+        advertise: Some((settings.advertise, settings.port)),
+        ..ApiServerConfig::default()
+    };
+    security.configure(&mut config);
+    let server = ApiServer::new(config, store, clock, Box::new(OsRng));
+    security.attach(server.reader());
+    Ok((server, security))
+}
+
+fn spawn_listener(server: &ApiServer, listener: TcpListener, pki: &Arc<Pki>, tls: Arc<ServerTls>) {
+    let (serving, renewed) = (server.clone(), tls.clone());
+    tokio::spawn(async move { serving.serve(listener, tls).await });
+    tokio::spawn(pki.clone().run_renewal(renewed));
+}
+
+fn write_admin_kubeconfig(settings: &ServerSettings, pki: &Pki) -> Result<(), ServerError> {
+    let path = crate::up::admin_kubeconfig(&settings.data_dir);
+    let text = pki.admin_kubeconfig(&format!("https://{}:{}", settings.advertise, settings.port))?;
+    apiserver::pki::files::write_private(&path, text.as_bytes())?;
+    Ok(())
+}
+
+async fn run_controllers(client: kube::Client, root_ca_pem: String, clock: Arc<dyn Clock>) -> Result<(), client::runner::Stopped> {
+    let mut runner = client::Runner::new(Informers::new(client), clock, OsRng.next_u64());
+    controllers::registry::register_all(&mut runner, &controllers::registry::Settings { root_ca_pem });
+    runner.run().await
+}
+
+async fn run_scheduler(client: kube::Client, clock: Arc<dyn Clock>) -> Result<(), std::convert::Infallible> {
+    let recorder = EventRecorder::spawn(client.clone(), "default-scheduler", "", clock.clone());
+    scheduling::run(Informers::new(client), recorder, clock).await
+}

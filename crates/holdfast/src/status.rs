@@ -1,0 +1,111 @@
+//! `holdfast status`: one screen that says what runs and what ails, for someone who has just been woken.
+
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use kube::api::ListParams;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+
+use crate::cli::PlaceArgs;
+use crate::{CommandResult, instance, up};
+
+/// Ailing Pods and warnings shown; the rest is counted.
+const LINES_MAX: usize = 10;
+
+pub fn run(place: &PlaceArgs) -> CommandResult {
+    let Some(pid) = instance::running_pid(&place.run_dir) else {
+        println!("holdfast is not running here; `holdfast up` starts it");
+        return Ok(());
+    };
+    println!("holdfast {} runs (pid {pid}, {}, data in {})", crate::cli::VERSION, memory_of(pid), place.data_dir.display());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let client = connect(place).await?;
+        show_nodes(&client).await?;
+        show_pods(&client).await?;
+        show_warnings(&client).await
+    })
+}
+
+async fn connect(place: &PlaceArgs) -> Result<Client, Box<dyn std::error::Error>> {
+    let kubeconfig = Kubeconfig::read_from(up::admin_kubeconfig(&place.data_dir))?;
+    Ok(Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)?)
+}
+
+async fn show_nodes(client: &Client) -> CommandResult {
+    let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await?;
+    println!("nodes: {}", nodes.items.len());
+    for node in &nodes.items {
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+        let ready = conditions.iter().find(|c| c.type_ == "Ready");
+        let state = match ready {
+            Some(c) if c.status == "True" => "Ready".to_owned(),
+            Some(c) => format!("NotReady: {}", c.message.as_deref().unwrap_or_default()),
+            None => "has never reported".to_owned(),
+        };
+        println!("  {name}  {state}");
+        for pressure in conditions.iter().filter(|c| c.type_ != "Ready" && c.status == "True") {
+            println!("    {}: {}", pressure.type_, pressure.message.as_deref().unwrap_or_default());
+        }
+    }
+    Ok(())
+}
+
+async fn show_pods(client: &Client) -> CommandResult {
+    let pods = Api::<Pod>::all(client.clone()).list(&ListParams::default()).await?;
+    let ailing: Vec<String> = pods.items.iter().filter_map(ailment).collect();
+    println!("pods: {}, {} of them ailing", pods.items.len(), ailing.len());
+    print_bounded(&ailing);
+    Ok(())
+}
+
+async fn show_warnings(client: &Client) -> CommandResult {
+    let warnings = Api::<Event>::all(client.clone()).list(&ListParams::default().fields("type=Warning")).await?;
+    let mut lines: Vec<(Option<_>, String)> = warnings.items.iter().map(|e| (e.last_timestamp.clone(), describe(e))).collect();
+    lines.sort_by(|a, b| b.0.cmp(&a.0));
+    println!("warnings in the last hour: {}", lines.len());
+    print_bounded(&lines.into_iter().map(|(_, line)| line).collect::<Vec<_>>());
+    Ok(())
+}
+
+fn describe(event: &Event) -> String {
+    let about = &event.involved_object;
+    format!(
+        "{} {}/{}: {}: {}",
+        about.kind.as_deref().unwrap_or_default().to_lowercase(),
+        about.namespace.as_deref().unwrap_or_default(),
+        about.name.as_deref().unwrap_or_default(),
+        event.reason.as_deref().unwrap_or_default(),
+        event.message.as_deref().unwrap_or_default()
+    )
+}
+
+/// Why a Pod is not as it should be; `None` for a healthy or completed one.
+fn ailment(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let phase = status.phase.as_deref().unwrap_or("Unknown");
+    if phase == "Succeeded" || (phase == "Running" && semantics::pod::is_pod_ready(pod)) {
+        return None;
+    }
+    let waiting = status.container_statuses.iter().flatten().find_map(|c| c.state.as_ref()?.waiting.as_ref()?.reason.clone());
+    let unscheduled = semantics::pod::condition(pod, "PodScheduled").filter(|c| c.status == "False").and_then(|c| c.message.clone());
+    let why = unscheduled.or(waiting).unwrap_or_else(|| "not ready".to_owned());
+    let meta = &pod.metadata;
+    Some(format!("{}/{}  {phase}: {why}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default()))
+}
+
+fn print_bounded(lines: &[String]) {
+    for line in lines.iter().take(LINES_MAX) {
+        println!("  {line}");
+    }
+    if lines.len() > LINES_MAX {
+        println!("  ... and {} more", lines.len() - LINES_MAX);
+    }
+}
+
+/// Resident memory, as the kernel counts it.
+fn memory_of(pid: i32) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let resident = text.lines().find_map(|l| l.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    resident.map_or_else(|| "memory unknown".to_owned(), |kib| format!("{} MB", kib / 1024))
+}
