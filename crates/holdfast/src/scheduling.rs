@@ -205,9 +205,8 @@ impl Writer {
             metadata: ObjectMeta { name: meta.name.clone(), namespace: meta.namespace.clone(), uid: meta.uid.clone(), ..ObjectMeta::default() },
             target: ObjectReference { kind: Some("Node".to_owned()), name: Some(node.to_owned()), ..ObjectReference::default() },
         };
-        let body = serde_json::to_vec(&binding).map_err(kube::Error::SerdeError)?;
-        let _status: serde_json::Value = self.pods(pod).create_subresource("binding", name, &PostParams::default(), body).await?;
-        Ok(())
+        let written = self.pods(pod).create_subresource::<_, serde_json::Value>("binding", name, &PostParams::default(), &binding).await;
+        written.map(|_status| ())
     }
 
     /// Says why the Pod waits, in its condition and as an Event.

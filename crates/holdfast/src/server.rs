@@ -18,7 +18,6 @@ use apiserver::security::Security;
 use apiserver::{ApiServer, ApiServerConfig, Identity};
 use base::{Clock, OsRng, Rng};
 use client::{EventRecorder, Informers};
-use reconcile::Registrar as _;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -51,7 +50,7 @@ pub enum ServerError {
     #[error("port {port} cannot be used: {source}; see what holds it with `ss -ltnp`, or choose another with --port")]
     Listen { port: u16, source: std::io::Error },
     #[error("the API server does not start")]
-    Start(#[from] apiserver::StartError),
+    Start(#[from] apiserver::upkeep::StartError),
     #[error("the default roles cannot be written")]
     Defaults(#[from] apiserver::rbac::defaults::ApplyError),
 }
