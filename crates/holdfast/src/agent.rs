@@ -50,6 +50,8 @@ pub fn spawn(
     clock: &Arc<dyn Clock>,
     stop: &CancellationToken,
 ) -> Result<(), AgentError> {
+    // A client starts its worker on the runtime that it is made in.
+    let _inside = runtime.enter();
     let mut config = node_config(settings);
     let serving = pki.node_serving(&settings.node_name, &[settings.node_ip, IpAddr::V4(Ipv4Addr::LOCALHOST)])?;
     config.server = Some(node::ServerConfig {
@@ -64,7 +66,7 @@ pub fn spawn(
     runtime.spawn(async move {
         let (clock, stop) = (c.clone(), s.clone());
         run_supervised("kubelet", &*c, s, move || {
-            node::run(config.clone(), kubelet_client.clone(), clock.clone(), node::streaming::routes(), stop.clone())
+            node::run(config.clone(), kubelet_client.clone(), clock.clone(), std::sync::Arc::new(node::access::NoStreamRoutes), stop.clone())
         })
         .await;
     });
@@ -94,7 +96,7 @@ pub fn node_config(settings: &AgentSettings) -> NodeConfig {
         pod_log_dir: "/var/log/pods".into(),
         container_log_dir: "/var/log/containers".into(),
         cgroup_root: "/".to_owned(),
-        embedded_images: images::ALL.iter().map(|image| (image.name, image.archive)).collect(),
+        images: images::ALL.iter().map(|image| node::config::EmbeddedImage { name: image.name.to_owned(), archive: image.archive }).collect(),
         runtime: RuntimeConfig {
             endpoint: settings.container_runtime_endpoint.clone(),
             bin_dir: None,

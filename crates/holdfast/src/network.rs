@@ -24,15 +24,25 @@ pub fn nth_address(network: (Ipv4Addr, u8), n: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(network.0).wrapping_add(n))
 }
 
-/// The address that this machine uses towards others. Nothing is sent: a connected UDP socket only asks the routing table.
-/// Without any route it is the loopback address, so that a machine off the network still gets a cluster.
+/// The address that this machine uses towards others: that of its default route, else of its first link that has one.
+/// On a machine without any network it is the loopback address, and the cluster serves that machine alone.
 pub fn own_address() -> IpAddr {
-    let towards = |to: &str| -> Option<IpAddr> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-        socket.connect(to).ok()?;
-        Some(socket.local_addr().ok()?.ip())
-    };
-    towards("192.0.2.1:9").filter(|ip| !ip.is_unspecified()).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    default_route_address().or_else(first_link_address).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+/// Nothing is sent: connecting a UDP socket only asks the routing table.
+fn default_route_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
+}
+
+fn first_link_address() -> Option<IpAddr> {
+    let mut netlink = netd::netlink::Netlink::open().ok()?;
+    let links = netlink.links().ok()?;
+    let others = links.iter().filter(|link| link.name != "lo" && link.name != netd::setup::GATEWAY_LINK);
+    let mut addresses = others.flat_map(|link| netlink.addresses(link.index).unwrap_or_default());
+    addresses.find(|ip| ip.is_ipv4() && !ip.is_loopback())
 }
 
 #[cfg(test)]

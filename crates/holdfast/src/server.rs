@@ -18,12 +18,16 @@ use apiserver::security::Security;
 use apiserver::{ApiServer, ApiServerConfig, Identity};
 use base::{Clock, OsRng, Rng};
 use client::{EventRecorder, Informers};
+use controllers::nodes::cidr::CidrRange;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::supervise::run_supervised;
 use crate::{network, scheduling};
+
+/// Every node gets a /24 of the Pod network, as elsewhere.
+const NODE_PREFIX: u8 = 24;
 
 /// Everything the control plane is told.
 #[derive(Debug, Clone)]
@@ -41,6 +45,8 @@ pub struct ServerSettings {
 pub enum ServerError {
     #[error("cannot use {path}")]
     Directory { path: String, #[source] source: std::io::Error },
+    #[error("the network {network}/{prefix} has no room for a /{NODE_PREFIX} a node; choose a larger one with --cluster-cidr")]
+    PodNetwork { network: Ipv4Addr, prefix: u8 },
     #[error("the store does not open")]
     Store(#[from] store::OpenError),
     #[error("the certificates cannot be used")]
@@ -51,6 +57,8 @@ pub enum ServerError {
     Listen { port: u16, source: std::io::Error },
     #[error("the API server does not start")]
     Start(#[from] apiserver::upkeep::StartError),
+    #[error("the cluster's DNS Service cannot be written")]
+    Dns(#[from] kube::Error),
     #[error("the default roles cannot be written")]
     Defaults(#[from] apiserver::rbac::defaults::ApplyError),
 }
@@ -60,10 +68,13 @@ pub struct ControlPlane {
     pub server: ApiServer,
     pub pki: Arc<Pki>,
     store: Arc<store::Store>,
+    pod_range: CidrRange,
 }
 
 /// Starts store and API server on the current runtime; returns once requests are answered.
 pub async fn start(settings: &ServerSettings, clock: Arc<dyn Clock>) -> Result<ControlPlane, ServerError> {
+    let (network, prefix) = settings.cluster_cidr;
+    let pod_range = CidrRange::parse(&format!("{network}/{prefix}"), NODE_PREFIX).ok_or(ServerError::PodNetwork { network, prefix })?;
     // The port first: if another server holds it, nothing on disk is touched.
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, settings.port))
         .await
@@ -73,21 +84,31 @@ pub async fn start(settings: &ServerSettings, clock: Arc<dyn Clock>) -> Result<C
     let (server, security) = build_server(settings, &pki, store.clone(), clock)?;
     server.start().await?;
     security.write_defaults(&client_of(&server, "system:apiserver", &["system:masters"])).await?;
+    netd::ensure_dns_service(
+        client_of(&server, "system:apiserver", &["system:masters"]),
+        network::nth_address(settings.service_cidr, 10),
+    )
+    .await?;
     let tls = pki.server_tls()?;
     spawn_listener(&server, listener, &pki, tls);
     write_admin_kubeconfig(settings, &pki)?;
-    Ok(ControlPlane { server, pki, store })
+    Ok(ControlPlane { server, pki, store, pod_range })
 }
 
 impl ControlPlane {
     /// Runs controllers and scheduler on `runtime` until `stop`.
     pub fn spawn_components(&self, runtime: &Handle, clock: &Arc<dyn Clock>, stop: &CancellationToken) {
-        let root_ca_pem = self.pki.cluster_ca().certificate_pem().to_owned();
+        // A client starts its worker on the runtime that it is made in.
+        let _inside = runtime.enter();
+        let settings = controllers::registry::Settings {
+            root_ca_pem: self.pki.cluster_ca().certificate_pem().to_owned(),
+            pod_range: self.pod_range.clone(),
+        };
         let controller_client = client_of(&self.server, "system:kube-controller-manager", &["system:masters"]);
         let (c, s) = (clock.clone(), stop.clone());
         runtime.spawn(async move {
             let clock = c.clone();
-            run_supervised("controllers", &*c, s, move || run_controllers(controller_client.clone(), root_ca_pem.clone(), clock.clone())).await;
+            run_supervised("controllers", &*c, s, move || run_controllers(controller_client.clone(), settings.clone(), clock.clone())).await;
         });
         let scheduler_client = client_of(&self.server, "system:kube-scheduler", &[]);
         let (c, s) = (clock.clone(), stop.clone());
@@ -162,7 +183,8 @@ fn build_server(
     let security = Security::open(pki, &settings.data_dir, clock.clone())?;
     let mut config = ApiServerConfig {
         service_cidr: settings.service_cidr,
-        advertise: Some((settings.advertise, settings.port)),
+        // Endpoints on the loopback address would lead every Pod to itself.
+        advertise: (!settings.advertise.is_loopback()).then_some((settings.advertise, settings.port)),
         ..ApiServerConfig::default()
     };
     security.configure(&mut config);
@@ -184,9 +206,9 @@ fn write_admin_kubeconfig(settings: &ServerSettings, pki: &Pki) -> Result<(), Se
     Ok(())
 }
 
-async fn run_controllers(client: kube::Client, root_ca_pem: String, clock: Arc<dyn Clock>) -> Result<(), client::runner::Stopped> {
+async fn run_controllers(client: kube::Client, settings: controllers::registry::Settings, clock: Arc<dyn Clock>) -> Result<(), client::runner::Stopped> {
     let mut runner = client::Runner::new(Informers::new(client), clock, OsRng.next_u64());
-    controllers::registry::register_all(&mut runner, &controllers::registry::Settings { root_ca_pem });
+    controllers::registry::register_all(&mut runner, &settings);
     runner.run().await
 }
 
