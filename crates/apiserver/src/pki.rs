@@ -172,6 +172,17 @@ impl Pki {
         ServerTls::new(&self.api_serving()?)
     }
 
+    /// TLS for the kubelet's server of `node`: its certificate, and client certificates of the cluster CA by choice. Whom it
+    /// lets in is the kubelet's business; the API server comes as [`KUBELET_CLIENT`].
+    pub fn kubelet_tls(&self, node: &str, addresses: &[IpAddr]) -> Result<Arc<ServerTls>, PkiError> {
+        ServerTls::verified(&self.node_serving(node, addresses)?, &self.cluster_ca)
+    }
+
+    /// TLS of a client that trusts the cluster CA alone and shows `credential`; for calling kubelets and the API server.
+    pub fn client_tls(&self, credential: &Credential) -> Result<Arc<rustls::ClientConfig>, PkiError> {
+        serving::client_config(credential, &self.cluster_ca)
+    }
+
     /// Verifies client certificates against the cluster CA.
     pub fn client_certificates(&self) -> Result<ClientCertificates, PkiError> {
         ClientCertificates::new(&self.cluster_ca, Arc::clone(&self.clock))

@@ -41,6 +41,7 @@ pub mod sandbox_config;
 pub mod server;
 pub mod stats;
 pub mod status;
+pub mod streaming;
 pub mod volumes;
 pub mod worker;
 

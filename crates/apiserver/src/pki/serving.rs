@@ -19,7 +19,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
 
 use super::{Authority, Credential, PkiError};
 
@@ -30,8 +30,13 @@ pub struct ServerTls {
 }
 
 impl ServerTls {
-    /// TLS 1.2 and 1.3, ALPN `h2` and `http/1.1`.
+    /// For the API server: TLS 1.2 and 1.3, ALPN `h2` and `http/1.1`, any client certificate.
     pub fn new(credential: &Credential) -> Result<Arc<Self>, PkiError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        Self::build(credential, Arc::new(AnyClientCertificate(provider)))
+    }
+
+    fn build(credential: &Credential, verifier: Arc<dyn ClientCertVerifier>) -> Result<Arc<Self>, PkiError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let certified = certified_key(&provider, credential)?;
         let certificate = Arc::new(CurrentCertificate(ArcSwap::from_pointee(certified)));
@@ -39,10 +44,22 @@ impl ServerTls {
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(tls_error)?
-            .with_client_cert_verifier(Arc::new(AnyClientCertificate(provider)))
+            .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::clone(&certificate) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(Self { config: Arc::new(config), certificate }))
+    }
+
+    /// For a server of the cluster's own parts (a kubelet's): client certificates are asked for, not required, and one that
+    /// does not lead to `ca` breaks the handshake.
+    pub fn verified(credential: &Credential, ca: &Authority) -> Result<Arc<Self>, PkiError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let roots = Arc::new(roots_of(ca)?);
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
+            .allow_unauthenticated()
+            .build()
+            .map_err(|source| PkiError::Verifier { source })?;
+        Self::build(credential, verifier)
     }
 
     /// For `tokio_rustls::TlsAcceptor`.
@@ -56,6 +73,33 @@ impl ServerTls {
         self.certificate.0.store(Arc::new(certified_key(provider, credential)?));
         Ok(())
     }
+}
+
+fn roots_of(ca: &Authority) -> Result<RootCertStore, PkiError> {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(ca.certificate_der().clone())
+        .map_err(|source| PkiError::Tls { subject: "the cluster CA".to_owned(), source })?;
+    Ok(roots)
+}
+
+/// A client that trusts `ca` alone and shows `credential`. HTTP/1.1, since its connections are upgraded.
+pub(super) fn client_config(credential: &Credential, ca: &Authority) -> Result<Arc<ClientConfig>, PkiError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls_error = |source| PkiError::Tls { subject: "the client certificate".to_owned(), source };
+    let general = |error: rustls::pki_types::pem::Error| tls_error(rustls::Error::General(error.to_string()));
+    let chain = CertificateDer::pem_slice_iter(credential.certificate_pem.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(general)?;
+    let key = PrivateKeyDer::from_pem_slice(credential.key_pem.as_bytes()).map_err(general)?;
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(tls_error)?
+        .with_root_certificates(roots_of(ca)?)
+        .with_client_auth_cert(chain, key)
+        .map_err(tls_error)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
 }
 
 fn certified_key(provider: &CryptoProvider, credential: &Credential) -> Result<CertifiedKey, PkiError> {
@@ -131,12 +175,8 @@ pub struct ClientCertificates {
 
 impl ClientCertificates {
     pub fn new(ca: &Authority, clock: Arc<dyn Clock>) -> Result<Self, PkiError> {
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(ca.certificate_der().clone())
-            .map_err(|source| PkiError::Tls { subject: "the cluster CA".to_owned(), source })?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots_of(ca)?), provider)
             .build()
             .map_err(|source| PkiError::Verifier { source })?;
         Ok(Self { verifier, clock })

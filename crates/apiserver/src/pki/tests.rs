@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base::ManualClock;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::authority::CertificateFacts;
@@ -163,19 +163,16 @@ fn client_certificates_must_be_valid_now_and_for_clients() {
 
 /// One round trip over an in-memory pipe; returns the certificate that the client saw.
 async fn handshake(pki: &Pki, tls: &ServerTls, client: Option<&Credential>) -> CertificateDer<'static> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(pki.cluster_ca().certificate_der().clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let builder = builder.with_root_certificates(roots);
     let config = match client {
-        None => builder.with_no_client_auth(),
-        Some(credential) => builder
-            .with_client_auth_cert(
-                chain(credential),
-                PrivateKeyDer::from_pem_slice(credential.key_pem.as_bytes()).unwrap(),
-            )
-            .unwrap(),
+        Some(credential) => pki.client_tls(credential).unwrap(),
+        None => {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(pki.cluster_ca().certificate_der().clone()).unwrap();
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let builder = rustls::ClientConfig::builder_with_provider(provider);
+            let builder = builder.with_safe_default_protocol_versions().unwrap();
+            Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+        }
     };
     let (near, far) = tokio::io::duplex(64 * 1024);
     let acceptor = tokio_rustls::TlsAcceptor::from(tls.config());
@@ -186,7 +183,7 @@ async fn handshake(pki: &Pki, tls: &ServerTls, client: Option<&Credential>) -> C
         stream.get_ref().1.peer_certificates().map_or(0, <[_]>::len)
     });
     let name = ServerName::try_from("kubernetes.default.svc").unwrap();
-    let mut stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, near).await.unwrap();
+    let mut stream = tokio_rustls::TlsConnector::from(config).connect(name, near).await.unwrap();
     stream.read_exact(&mut [0]).await.unwrap();
     assert_eq!(server.await.unwrap(), usize::from(client.is_some()));
     stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
@@ -229,4 +226,14 @@ fn kubeconfig_is_yaml_with_everything_embedded() {
 
 fn chain(credential: &Credential) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_slice_iter(credential.certificate_pem.as_bytes()).map(Result::unwrap).collect()
+}
+
+#[tokio::test]
+async fn the_kubelets_server_knows_its_cluster() {
+    let lab = Lab::new();
+    lab.clock.jump(base::SystemClock::new().now());
+    let pki = lab.open().unwrap();
+    let tls = pki.kubelet_tls("kubernetes.default.svc", &[]).unwrap();
+    handshake(&pki, &tls, None).await;
+    handshake(&pki, &tls, Some(&pki.kubelet_client().unwrap())).await;
 }
