@@ -7,6 +7,7 @@
 //!
 //! Reading order: [`default_plugins`], then one file a step.
 
+pub mod limit_ranger;
 pub mod namespace_lifecycle;
 pub mod node_restriction;
 pub mod node_taint;
@@ -27,6 +28,7 @@ use crate::rbac::escalation::EscalationCheck;
 pub fn default_plugins(rbac: Arc<Rbac>, authorizer: Arc<dyn Authorizer>) -> Vec<Arc<dyn Admission>> {
     vec![
         Arc::new(namespace_lifecycle::NamespaceLifecycle),
+        Arc::new(limit_ranger::LimitRanger),
         Arc::new(service_account::ServiceAccount),
         Arc::new(node_restriction::NodeRestriction::new(Arc::clone(&authorizer))),
         Arc::new(node_taint::TaintNodesByCondition),

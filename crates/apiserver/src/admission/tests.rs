@@ -282,6 +282,47 @@ async fn a_kubelet_writes_only_its_own() {
     );
 }
 
+/// Runs LimitRanger alone on a pod with these container resources, in a namespace with one range.
+async fn limited(range: Value, resources: Value) -> Result<Value, String> {
+    let objects = Objects::default();
+    objects.put("", "limitranges", json!({"metadata": {"namespace": "ns", "name": "r"}, "spec": {"limits": [range]}}));
+    let pod = simple_pod(json!({"containers": [{"name": "c", "resources": resources}]}));
+    let mut request = write(Operation::Create, alice(), "core/pods ns/web", pod);
+    let plugin = limit_ranger::LimitRanger;
+    plugin.mutate(&mut request, &objects).await.map_err(|error| error.message)?;
+    plugin.validate(&request, &objects).await.map_err(|error| error.message)?;
+    Ok(request.object.unwrap())
+}
+
+#[tokio::test]
+async fn limit_ranges_fill_and_refuse() {
+    let range = json!({"type": "Container", "default": {"cpu": "500m"}, "defaultRequest": {"cpu": "100m", "memory": "1Mi"},
+        "min": {"cpu": "50m"}, "max": {"cpu": "1"}});
+    let filled = limited(range.clone(), json!({"limits": {"cpu": "1"}})).await.unwrap();
+    assert_eq!(
+        filled["spec"]["containers"][0]["resources"],
+        json!({"limits": {"cpu": "1"}, "requests": {"cpu": "100m", "memory": "1Mi"}})
+    );
+    assert_eq!(
+        filled["metadata"]["annotations"]["kubernetes.io/limit-ranger"],
+        "LimitRanger plugin set: cpu, memory request for container c"
+    );
+    let refused = limited(range, json!({"requests": {"cpu": "10m"}, "limits": {"cpu": "2"}})).await.unwrap_err();
+    assert_eq!(
+        refused,
+        "pods \"web\" is forbidden: [minimum cpu usage per Container is 50m, but request is 10m, maximum cpu usage per Container is 1, but limit is 2]"
+    );
+    let pod = json!({"type": "Pod", "max": {"memory": "1Gi"}});
+    let refused = limited(pod, json!({"requests": {"memory": "1Mi"}})).await.unwrap_err();
+    assert_eq!(refused, "pods \"web\" is forbidden: maximum memory usage per Pod is 1Gi.  No limit is specified");
+    let ratio = json!({"type": "Container", "maxLimitRequestRatio": {"cpu": "2"}});
+    let refused = limited(ratio, json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "300m"}})).await.unwrap_err();
+    assert!(
+        refused.ends_with("cpu max limit to request ratio per Container is 2, but provided ratio is 3.000000"),
+        "{refused}"
+    );
+}
+
 #[tokio::test]
 async fn a_new_node_is_tainted() {
     let mut request = write(Operation::Create, alice(), "core/nodes -/n9", json!({"metadata": {"name": "n9"}}));

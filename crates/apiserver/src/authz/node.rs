@@ -8,7 +8,8 @@
 //! Not here: resource slices, pod certificate requests and volume attachments beyond refusing what upstream ties to
 //! objects that do not exist here yet.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -28,12 +29,21 @@ pub fn node_name(identity: &Identity) -> Option<&str> {
     identity.in_group(NODES_GROUP).then_some(name)
 }
 
+/// Witnesses remembered at once; when full, all are forgotten.
+const WITNESSES_MAX: usize = 8192;
+
 /// See the module.
 pub struct NodeAuthorizer {
     reader: Arc<dyn Reader>,
+    /// The pod that gave a node access the last time: asked first, so that a repeated read looks at one pod and not at all
+    /// of its namespace. Only ever a hint: the pod is read anew.
+    witnesses: Mutex<HashMap<Use, String>>,
     /// Rules of the default ClusterRole `system:node`, for everything that is not tied to pods.
     rules: Vec<Rule>,
 }
+
+/// A node's use of an object: node, kind, namespace, name.
+type Use = (String, Referent, String, String);
 
 impl NodeAuthorizer {
     /// The error is that the built-in defaults are unreadable.
@@ -41,7 +51,7 @@ impl NodeAuthorizer {
         let defaults = defaults::parse_defaults()?;
         let role = defaults.iter().find(|object| object["metadata"]["name"] == "system:node");
         let rules = role.and_then(|role| role["rules"].as_array()).ok_or("no default role system:node")?;
-        Ok(Self { reader, rules: rules.iter().map(Rule::parse).collect() })
+        Ok(Self { reader, witnesses: Mutex::default(), rules: rules.iter().map(Rule::parse).collect() })
     }
 
     fn decide(&self, attributes: &Attributes) -> Decision {
@@ -150,7 +160,28 @@ impl NodeAuthorizer {
     }
 
     fn is_used(&self, node: &str, kind: Referent, attributes: &Attributes) -> bool {
-        self.pods_on(node, &attributes.namespace).any(|pod| is_referenced(&pod, kind, &attributes.name))
+        self.has_user(node, kind, &attributes.namespace, &attributes.name)
+    }
+
+    fn has_user(&self, node: &str, kind: Referent, namespace: &str, name: &str) -> bool {
+        let lock = || self.witnesses.lock().unwrap_or_else(PoisonError::into_inner);
+        let key: Use = (node.to_owned(), kind, namespace.to_owned(), name.to_owned());
+        let uses = |pod: &Value| pod["spec"]["nodeName"] == node && is_referenced(pod, kind, name);
+        let witness = lock().get(&key).cloned();
+        if witness.and_then(|pod| self.reader.get("", "pods", namespace, &pod)).is_some_and(|pod| uses(&pod)) {
+            return true;
+        }
+        let found = self.reader.list("", "pods", namespace).into_iter().find(|pod| uses(pod));
+        let mut witnesses = lock();
+        let Some(pod) = found else {
+            witnesses.remove(&key);
+            return false;
+        };
+        if witnesses.len() >= WITNESSES_MAX {
+            witnesses.clear();
+        }
+        witnesses.insert(key, pod["metadata"]["name"].as_str().unwrap_or_default().to_owned());
+        true
     }
 
     /// A volume is used through its claim.
@@ -158,11 +189,7 @@ impl NodeAuthorizer {
         let Some(volume) = self.reader.get("", "persistentvolumes", "", &attributes.name) else { return false };
         let claim = &volume["spec"]["claimRef"];
         let (Some(namespace), Some(name)) = (claim["namespace"].as_str(), claim["name"].as_str()) else { return false };
-        self.pods_on(node, namespace).any(|pod| is_referenced(&pod, Referent::Claim, name))
-    }
-
-    fn pods_on<'a>(&self, node: &'a str, namespace: &str) -> impl Iterator<Item = Arc<Value>> + use<'a> {
-        self.reader.list("", "pods", namespace).into_iter().filter(move |pod| pod["spec"]["nodeName"] == node)
+        self.has_user(node, Referent::Claim, namespace, name)
     }
 }
 

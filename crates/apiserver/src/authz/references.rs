@@ -5,7 +5,7 @@
 use serde_json::Value;
 
 /// Kinds that a pod gives its node access to; all in the pod's own namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Referent {
     Secret,
     ConfigMap,

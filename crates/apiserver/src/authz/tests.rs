@@ -106,6 +106,20 @@ async fn node_authorizer_table() {
     assert_ne!(authorizer.authorize(&request(imposter, "get core/nodes -/n1")).await, Decision::Allow);
 }
 
+#[tokio::test]
+async fn access_ends_with_the_last_pod_that_needs_it() {
+    let objects = cluster();
+    let authorizer = NodeAuthorizer::new(objects.clone()).unwrap();
+    let read = request(node("n1"), "get core/secrets ns/mounted");
+    let spec = json!({"volumes": [{"name": "a", "secret": {"secretName": "mounted"}}]});
+    objects.put("", "pods", pod("ns", "second", "n1", spec.clone()));
+    assert_eq!(authorizer.authorize(&read).await, Decision::Allow);
+    objects.remove("", "pods", "here");
+    assert_eq!(authorizer.authorize(&read).await, Decision::Allow);
+    objects.put("", "pods", pod("ns", "second", "n2", spec));
+    assert_ne!(authorizer.authorize(&read).await, Decision::Allow);
+}
+
 #[test]
 fn forbidden_messages() {
     let check = |text: &str, reason: &str, expect: &str| {

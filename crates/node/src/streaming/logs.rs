@@ -43,6 +43,14 @@ pub struct LogOptions {
     pub tail_lines: Option<u64>,
     pub since: Option<Timestamp>,
     pub limit_bytes: Option<u64>,
+    /// One of the two streams alone.
+    pub stream: Option<LogStream>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogStream {
+    Stdout,
+    Stderr,
 }
 
 /// Answers with the log; the body is produced as the client takes it.
@@ -101,7 +109,14 @@ fn parse_options(query: Option<&str>, now: Timestamp) -> Result<LogOptions, Refu
         let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
         Timestamp::from_second(now.as_second().saturating_sub(seconds)).unwrap_or(Timestamp::MIN)
     });
+    let stream = match query_value(query, "stream").as_deref() {
+        None | Some("All") => None,
+        Some("Stdout") => Some(LogStream::Stdout),
+        Some("Stderr") => Some(LogStream::Stderr),
+        Some(other) => return Err(Refusal::bad_request(format!("invalid stream {other:?}"))),
+    };
     Ok(LogOptions {
+        stream,
         follow: query_flag(query, &["follow"]),
         previous: query_flag(query, &["previous"]),
         timestamps: query_flag(query, &["timestamps"]),

@@ -13,7 +13,7 @@ use std::path::Path;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{LogOptions, inode, line};
+use super::{LogOptions, LogStream, inode, line};
 
 const BLOCK: usize = 64 * 1024;
 /// A runtime splits lines at 16 KiB; an entry longer than this is no entry and is skipped.
@@ -26,6 +26,7 @@ pub struct LogReader {
     identity: Option<(u64, u64)>,
     timestamps: bool,
     since: Option<Timestamp>,
+    stream: Option<LogStream>,
     /// Bytes that may still be handed out.
     left: Option<u64>,
     /// Read, but without its newline yet.
@@ -41,6 +42,7 @@ impl LogReader {
             identity: None,
             timestamps: options.timestamps,
             since: options.since,
+            stream: options.stream,
             left: options.limit_bytes,
             pending: Vec::new(),
             within_line: false,
@@ -131,7 +133,8 @@ impl LogReader {
 
     fn append(&mut self, entry: &[u8], out: &mut Vec<u8>) {
         let Some(entry) = line::parse(entry) else { return };
-        if !self.is_wanted(entry.time) {
+        let stream = if entry.stderr { LogStream::Stderr } else { LogStream::Stdout };
+        if self.stream.is_some_and(|wanted| wanted != stream) || !self.is_wanted(entry.time) {
             return;
         }
         if self.timestamps && !self.within_line {

@@ -56,6 +56,8 @@ async fn options_on_a_finished_log() {
         ("?tailLines=100", "one\ntwo\nthree\n"),
         ("?sinceTime=2026-11-25T00:00:02.2Z", "o\nthree\n"),
         ("?sinceTime=2026-11-26T00:00:00Z", ""),
+        ("?stream=Stderr", "two\n"),
+        ("?stream=Stdout&timestamps=1", "2026-11-25T00:00:01.000000000Z one\n2026-11-25T00:00:03.000000000Z three\n"),
         ("?limitBytes=5", "one\nt"),
         ("?limitBytes=5&follow=true", "one\nt"),
     ];
