@@ -143,8 +143,12 @@ impl Writer<'_> {
     }
 
     fn owned(&self, set: FieldSet) -> FieldSet {
-        let set = self.reset.iter().fold(set, |set, fields| set.without_prefix(fields));
-        strip_unowned(set)
+        strip_unowned(self.without_reset(set))
+    }
+
+    /// `set` without what the strategy resets.
+    fn without_reset(&self, set: FieldSet) -> FieldSet {
+        self.reset.iter().fold(set, |set, fields| set.without_prefix(fields))
     }
 }
 
@@ -204,8 +208,10 @@ fn apply_to(
     let merged = merge(live, config, shape)
         .map_err(|detail| ApplyError::Malformed(format!("failed to create typed patch object: {detail}")))?;
     let last = managers.find(&owner).cloned();
-    let mut applied = Manager { fields: writer.owned(paths_of(config, shape)), ..owner.clone() };
-    managers.set(applied.clone());
+    // Name and the like are owned while pruning, so that they stay, but never written as owned.
+    let paths = writer.without_reset(paths_of(config, shape));
+    let mut applied = Manager { fields: strip_unowned(paths.clone()), ..owner.clone() };
+    managers.set(Manager { fields: paths, ..owner.clone() });
     let object = match &last {
         Some(last) => prune(merged, &last.fields, &managers, shape),
         None => merged,

@@ -18,6 +18,7 @@ pub fn context(kind: &str) -> Context {
         "StorageClass",
         "RuntimeClass",
         "CertificateSigningRequest",
+        "CustomResourceDefinition",
         "CSIDriver",
         "CSINode",
         "VolumeAttachment",

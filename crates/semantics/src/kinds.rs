@@ -40,7 +40,20 @@ pub fn strategy_of(group: &str, version: &str, kind: &str) -> &'static dyn Strat
 /// Kinds without rules of their own, and custom resources.
 pub(crate) static PLAIN: CommonStrategy = CommonStrategy { shape: Shape::new(subdomain_name) };
 
-/// A kind with a spec, a status and a generation, but no rules of its own: also most custom resources.
+/// Custom resources: the generation rises with any content but metadata (and status, if it is a subresource).
+pub fn custom_strategy(has_status: bool) -> &'static dyn Strategy {
+    static WITH_STATUS: CommonStrategy = CommonStrategy {
+        shape: Shape::new(subdomain_name)
+            .generation(Generation::Content)
+            .with_status()
+            .status_metadata(StatusMetadata::Keep),
+    };
+    static WITHOUT: CommonStrategy =
+        CommonStrategy { shape: Shape::new(subdomain_name).generation(Generation::Content) };
+    if has_status { &WITH_STATUS } else { &WITHOUT }
+}
+
+/// A kind with a spec, a status and a generation, but no rules of its own.
 pub static SPEC_AND_STATUS: CommonStrategy =
     CommonStrategy { shape: Shape::new(subdomain_name).generation(Generation::Spec).with_status() };
 
@@ -114,13 +127,14 @@ fn single_kind_group(group: &str, version: &str, kind: &str) -> &'static dyn Str
         ("flowcontrol.apiserver.k8s.io", "v1", "PriorityLevelConfiguration") => {
             const { &Typed::<other::flowcontrol::PriorityLevelRules>::new() }
         }
-        ("apiextensions.k8s.io", _, _) => &SPEC_AND_STATUS,
+        ("apiextensions.k8s.io", "v1", "CustomResourceDefinition") => {
+            &other::custom_resource_definition::CustomResourceDefinitionStrategy
+        }
         ("apiregistration.k8s.io", _, _) => &STATUS_ONLY,
         ("resource.k8s.io", _, "ResourceClaim") => &STATUS_ONLY,
         ("resource.k8s.io", _, "ResourceSlice" | "DeviceClass") => &SPEC,
         ("certificates.k8s.io", _, "PodCertificateRequest") => &STATUS_ONLY,
         ("storagemigration.k8s.io" | "scheduling.k8s.io", _, _) if kind.ends_with("Group") => &STATUS_KEEPS_METADATA,
-        ("", _, _) => &PATH_NAMED,
         _ => &PLAIN,
     }
 }
@@ -129,4 +143,7 @@ fn single_kind_group(group: &str, version: &str, kind: &str) -> &'static dyn Str
 pub(crate) static SPEC: CommonStrategy =
     CommonStrategy { shape: Shape::new(subdomain_name).generation(Generation::Spec) };
 
-static PATH_NAMED: CommonStrategy = CommonStrategy { shape: Shape::new(path_segment_name) };
+pub(crate) static PATH_NAMED: CommonStrategy = CommonStrategy { shape: Shape::new(path_segment_name) };
+
+#[cfg(test)]
+mod tests;

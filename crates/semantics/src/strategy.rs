@@ -76,7 +76,7 @@ pub enum Generation {
     Spec,
     /// As `Spec`, and also for changed annotations (Deployment).
     SpecOrAnnotations,
-    /// 1 at creation, +1 whenever anything but metadata and status changes.
+    /// 1 at creation, +1 whenever anything but metadata (and a separate status) changes.
     Content,
     /// As `Content`, and also for changed labels (EndpointSlice).
     ContentOrLabels,
@@ -360,9 +360,10 @@ fn raise_generation(shape: Shape, sub: Subresource, object: &mut Value, old: &Va
         Generation::SpecOrAnnotations => {
             spec_changed() || !semantic_eq(&object["metadata"]["annotations"], &old["metadata"]["annotations"])
         }
-        Generation::Content => content_changed(object, old),
+        Generation::Content => content_changed(shape, object, old),
         Generation::ContentOrLabels => {
-            content_changed(object, old) || !semantic_eq(&object["metadata"]["labels"], &old["metadata"]["labels"])
+            content_changed(shape, object, old)
+                || !semantic_eq(&object["metadata"]["labels"], &old["metadata"]["labels"])
         }
     };
     if changed {
@@ -371,11 +372,14 @@ fn raise_generation(shape: Shape, sub: Subresource, object: &mut Value, old: &Va
     }
 }
 
-fn content_changed(object: &Value, old: &Value) -> bool {
+fn content_changed(shape: Shape, object: &Value, old: &Value) -> bool {
     let content = |value: &Value| {
         let mut map = value.as_object().cloned().unwrap_or_default();
-        for field in ["metadata", "status", "apiVersion", "kind"] {
+        for field in ["metadata", "apiVersion", "kind"] {
             map.remove(field);
+        }
+        if shape.status {
+            map.remove("status");
         }
         Value::Object(map)
     };

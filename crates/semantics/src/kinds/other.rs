@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod autoscaling;
 pub mod certificate;
+pub mod custom_resource_definition;
 pub mod disruption_budget;
 pub mod endpoint_slice;
 pub mod events;

@@ -6,7 +6,7 @@ use k8s_openapi::api::networking::v1::{
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::json;
 
-use super::super::{PLAIN, SPEC_AND_STATUS};
+use super::super::{PATH_NAMED, PLAIN, SPEC_AND_STATUS};
 use crate::defaults::fill;
 use crate::field::{Errors, Path};
 use crate::names::{cidr, dns1123_subdomain, port_name, port_number, subdomain_name, wildcard_subdomain};
@@ -21,6 +21,7 @@ pub fn strategy(kind: &str) -> &'static dyn Strategy {
         "Ingress" => const { &Typed::<IngressRules>::new() },
         "IngressClass" => const { &Typed::<IngressClassRules>::new() },
         "ServiceCIDR" => &SPEC_AND_STATUS,
+        "IPAddress" => &PATH_NAMED,
         _ => &PLAIN,
     }
 }
