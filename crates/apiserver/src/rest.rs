@@ -203,7 +203,8 @@ pub async fn handle(call: Call, body: Body) -> Result<Response<Body>, ApiError> 
     };
     if !allowed
         || !fits
-        || (call.resource.namespaced && call.namespace().is_empty() && !matches!(verb, "list" | "watch")) {
+        || (call.resource.namespaced && call.namespace().is_empty() && !matches!(verb, "list" | "watch"))
+    {
         return Err(ApiError::method_not_allowed());
     }
     match verb {

@@ -122,7 +122,8 @@ async fn apply(
     let make = |current: Option<&Value>| -> Result<Value, ApiError> {
         let uid = config["metadata"]["uid"].as_str().unwrap_or_default();
         if current.is_none() && !uid.is_empty() {
-            let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+            let why =
+                format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
             return Err(ApiError::conflict(&call.resource.group, &call.resource.plural, &call.info.name, &why));
         }
         let mut object = managed::apply(call, current, &config, change.sub, force)?;
