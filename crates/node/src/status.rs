@@ -16,6 +16,10 @@ use tokio::sync::watch;
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
+/// A status that only catches up with the pod's generation waits this long for more: whoever edits a pod in a loop would
+/// otherwise meet a conflict at every turn.
+const MINOR_DELAY: Duration = Duration::from_secs(1);
+
 /// What the API should be told.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Wanted {
@@ -29,7 +33,10 @@ pub async fn run_publisher(client: Client, pod: std::sync::Arc<Pod>, mut wanted:
     let mut published = pod.status.clone().unwrap_or_default();
     let mut delay = RETRY_MIN;
     loop {
-        let now = wanted.borrow_and_update().clone();
+        let mut now = wanted.borrow_and_update().clone();
+        if is_minor(&published, &now) {
+            now = wait_for_more(&mut wanted, &published).await;
+        }
         let outcome = publish(&api, &pod, &now, &mut published).await;
         match outcome {
             Ok(true) => return,
@@ -46,6 +53,29 @@ pub async fn run_publisher(client: Client, pod: std::sync::Arc<Pod>, mut wanted:
             }
         }
     }
+}
+
+/// Nothing but observed generations differs.
+fn is_minor(published: &PodStatus, wanted: &Wanted) -> bool {
+    let strip = |status: &PodStatus| {
+        let mut status = status.clone();
+        status.observed_generation = None;
+        for condition in status.conditions.iter_mut().flatten() {
+            condition.observed_generation = None;
+        }
+        status
+    };
+    let differs = wanted.status.as_ref().is_some_and(|status| status != published);
+    differs && !wanted.delete && wanted.status.as_ref().is_some_and(|status| strip(status) == strip(published))
+}
+
+/// Until the delay is over, or something of weight is to be told.
+async fn wait_for_more(wanted: &mut watch::Receiver<Wanted>, published: &PodStatus) -> Wanted {
+    let weighty = wanted.wait_for(|wanted| !is_minor(published, wanted));
+    if tokio::time::timeout(MINOR_DELAY, weighty).await.is_err() {
+        tracing::trace!("nothing of weight came");
+    }
+    wanted.borrow_and_update().clone()
 }
 
 /// True once there is nothing more to say about this pod.
@@ -129,6 +159,22 @@ fn as_map(status: &PodStatus) -> Map<String, Value> {
 mod tests {
     use super::*;
     use k8s_openapi::api::core::v1::PodCondition;
+
+    #[test]
+    fn only_generations_can_wait() {
+        let status = |phase: &str, generation| PodStatus {
+            phase: Some(phase.to_owned()),
+            observed_generation: Some(generation),
+            ..PodStatus::default()
+        };
+        let check = |wanted: PodStatus, delete, expect| {
+            assert_eq!(is_minor(&status("Running", 1), &Wanted { status: Some(wanted), delete }), expect);
+        };
+        check(status("Running", 2), false, true);
+        check(status("Running", 2), true, false);
+        check(status("Failed", 2), false, false);
+        check(status("Running", 1), false, false);
+    }
 
     #[test]
     fn patches_carry_only_changes() {
