@@ -116,11 +116,12 @@ impl Everything {
     async fn wait_for_first_lists(&self) {
         let pending: Vec<_> =
             lock(&self.watches).iter().map(|(resource, watch)| (resource.clone(), watch.listed.clone())).collect();
-        for (resource, mut listed) in pending {
+        let waits = pending.into_iter().map(|(resource, mut listed)| async move {
             if tokio::time::timeout(FIRST_LIST_MAX, listed.wait_for(|done| *done)).await.is_err() {
                 tracing::warn!(resource = resource.group_resource(), "no list within 30 s, going on without");
             }
-        }
+        });
+        futures::future::join_all(waits).await;
         self.synced.send_replace(true);
     }
 }

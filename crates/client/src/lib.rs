@@ -9,7 +9,7 @@
 //!
 //! Invariant [I4]: nothing here knows a particular controller; a controller is a row of a registry elsewhere.
 //!
-//! Reading order: [`connect`], [`informer`], [`informers`], [`recorder`], [`runner`], [`apply`], [`everything`].
+//! Reading order: [`connect`], [`informer`], [`informers`], [`recorder`], [`runner`], [`apply`], [`everything`], [`leader`].
 #![forbid(unsafe_code)]
 
 pub mod apply;
@@ -17,6 +17,7 @@ pub mod connect;
 pub mod everything;
 pub mod informer;
 pub mod informers;
+pub mod leader;
 pub mod recorder;
 pub mod runner;
 mod write_batch;
@@ -26,6 +27,7 @@ pub use connect::{Credentials, RemoteError, RemoteSpec, in_process, remote};
 pub use informer::{Changes, Informer, Observed};
 pub use informers::Informers;
 pub use kube::runtime::watcher::Config as WatchConfig;
+pub use leader::{LeaderSpec, LeadershipLost, run_as_leader};
 pub use reconcile::{Cache, Change, Event, EventKind, Key, Object};
 pub use recorder::EventRecorder;
 pub use runner::{Runner, Stopped};

@@ -4,6 +4,8 @@
 //!   registry::register_all(runner)        the rows
 //!     replicas     ReplicaSet, ReplicationController -> pods
 //!     deployment   Deployment -> ReplicaSets
+//!     daemons      DaemonSet -> pods
+//!     stateful     StatefulSet -> pods, claims
 //!     endpoints    Services and pods -> EndpointSlices, Endpoints
 //!     nodes        health, taints, evictions, pods of lost nodes, pod CIDRs
 //!     garbage      owner references -> deletions
@@ -16,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod claims;
+pub mod daemons;
 pub mod deployment;
 pub mod endpoints;
 pub mod garbage;
@@ -23,8 +26,11 @@ pub mod labels;
 pub mod namespaces;
 pub mod nodes;
 mod numbers;
+pub mod pods;
 pub mod registry;
 pub mod replicas;
+pub mod revisions;
 pub mod root_ca;
 pub mod service_accounts;
+pub mod stateful;
 mod times;

@@ -4,6 +4,7 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ReplicationController;
 use reconcile::Registrar;
 
+use crate::daemons::DaemonSetController;
 use crate::deployment::DeploymentController;
 use crate::endpoints::legacy::EndpointsController;
 use crate::endpoints::slices::EndpointSliceController;
@@ -16,6 +17,7 @@ use crate::nodes::pod_gc::PodGarbageCollector;
 use crate::replicas::ReplicaController;
 use crate::root_ca::RootCaPublisher;
 use crate::service_accounts::ServiceAccountController;
+use crate::stateful::StatefulSetController;
 
 /// What controllers need to know of the cluster.
 #[derive(Debug, Clone)]
@@ -33,6 +35,8 @@ pub fn register_all<R: Registrar>(registrar: &mut R, settings: &Settings) {
     registrar.register(ReplicaController::<ReplicaSet>::default());
     registrar.register(ReplicaController::<ReplicationController>::default());
     registrar.register(DeploymentController);
+    registrar.register(DaemonSetController);
+    registrar.register(StatefulSetController);
     registrar.register(EndpointSliceController);
     registrar.register(EndpointsController);
     registrar.register(NodeCidrController::new(settings.pod_range));

@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
-use reconcile::plan::reference;
-use reconcile::{Announce, Controller, Input, Key, Object, Plan, View, Watches, Write, controller_of, owner_reference};
+use reconcile::{Controller, Input, Key, Object, Plan, View, Watches, Write, controller_of};
 use semantics::pod::{is_pod_active, is_pod_terminal};
 
 use crate::claims::{Claims, decide_claims};
 use crate::labels::is_selected;
+use crate::pods;
 use ranking::pods_to_delete;
 pub use status::ReplicaStatus;
 use status::{derive_status, next_availability};
@@ -113,39 +113,12 @@ fn is_mine<O: Object>(owner: &O, meta: &ObjectMeta) -> bool {
 
 fn plan_creates<O: Replicated>(owner: &O, count: usize) -> Vec<Write> {
     let Some(template) = owner.template() else { return Vec::new() };
-    let meta = template.metadata.clone().unwrap_or_default();
-    let pod = Pod {
-        metadata: ObjectMeta {
-            generate_name: Some(format!("{}-", owner.metadata().name.as_deref().unwrap_or_default())),
-            namespace: owner.metadata().namespace.clone(),
-            labels: meta.labels,
-            annotations: meta.annotations,
-            finalizers: meta.finalizers,
-            owner_references: Some(vec![owner_reference(owner)]),
-            ..ObjectMeta::default()
-        },
-        spec: template.spec.clone(),
-        status: None,
-    };
-    let announce = Announce {
-        regarding: reference(owner),
-        success: Some(("SuccessfulCreate", "Created pod: ".to_owned())),
-        name_on_success: true,
-        failure: Some(("FailedCreate", "Error creating: ".to_owned())),
-    };
-    vec![Write::create(&pod).announcing(announce); count]
+    vec![pods::create(owner, &pods::derive_pod(owner, template)); count]
 }
 
 fn plan_deletes<O: Replicated>(owner: &O, active: &[Arc<Pod>], count: usize, input: &Input<'_>) -> Vec<Write> {
     let related = related_pods(owner, input.view);
-    let announce = Announce {
-        regarding: reference(owner),
-        success: Some(("SuccessfulDelete", "Deleted pod: ".to_owned())),
-        name_on_success: true,
-        failure: Some(("FailedDelete", "Error deleting: ".to_owned())),
-    };
-    let victims = pods_to_delete(active, &related, count, input.now);
-    victims.iter().map(|pod| Write::delete(&**pod).announcing(announce.clone())).collect()
+    pods_to_delete(active, &related, count, input.now).iter().map(|pod| pods::delete(owner, pod)).collect()
 }
 
 /// The pods of all owners of this kind that share this owner's controller, its own among them.

@@ -75,7 +75,7 @@ fn check(harness: &Harness, expect: Expect) {
             };
             let ports: Vec<_> = subset.ports.into_iter().flatten().map(|port| port.port.to_string()).collect();
             let (ready, not_ready) = (ips(subset.addresses), ips(subset.not_ready_addresses));
-            lines.push(format!("endpoints [{}] ready {ready} not ready {not_ready}", ports.join(" ")));
+            lines.push(format!("endpoints [{}] ready [{ready}] not ready [{not_ready}]", ports.join(" ")));
         }
     }
     expect.assert_eq(&lines.join("\n"));
@@ -104,7 +104,7 @@ fn ready_unready_and_terminating_pods() {
               10.42.0.1 n1 ready serving
               10.42.0.2 n1 
               10.42.0.3 n1 serving terminating
-            endpoints [8080] ready 10.42.0.1 not ready 10.42.0.2"#]],
+            endpoints [8080] ready [10.42.0.1] not ready [10.42.0.2]"#]],
     );
     harness.world.update_each::<Pod>(|pod| {
         pod.metadata.finalizers = None;
@@ -129,7 +129,7 @@ fn a_headless_service_that_publishes_all() {
         expect![[r#"
             slice IPv4 [] endpointslice.kubernetes.io/managed-by=endpointslice-controller.k8s.io kubernetes.io/service-name=web service.kubernetes.io/headless= team=x
               10.42.0.1 n1 ready
-            endpoints [] ready 10.42.0.1 not ready "#]],
+            endpoints [] ready [10.42.0.1] not ready []"#]],
     );
 }
 
