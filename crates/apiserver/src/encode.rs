@@ -24,6 +24,9 @@ use crate::registry::Resource;
 use crate::stored;
 use crate::table;
 
+/// Parts of one protobuf message, and its type.
+type Fragments<'a> = (Vec<Cow<'a, [u8]>>, MessageRef);
+
 /// Encodes what one resource has to say in one representation.
 #[derive(Clone)]
 pub struct Encoder {
@@ -121,7 +124,7 @@ impl Encoder {
     }
 
     /// The protobuf message(s) of an entry in the served version and shape, without resource version.
-    fn fragments<'a>(&self, entry: &'a Entry) -> Result<(Vec<Cow<'a, [u8]>>, MessageRef), ApiError> {
+    fn fragments<'a>(&self, entry: &'a Entry) -> Result<Fragments<'a>, ApiError> {
         let message = self.resource.message.ok_or_else(|| unreadable("the kind has no protobuf form"))?;
         let object: Cow<'a, [u8]> = if entry.form == Form::Proto && self.resource.conversion.is_none() {
             Cow::Borrowed(&entry.object)

@@ -130,9 +130,8 @@ fn parse_clause(text: &str) -> Option<Clause<'_>> {
 
 fn accept_clause(clause: &Clause<'_>, media: Media, offers: Offers) -> Option<Representation> {
     let (kind, sub) = media.content_type().split_once('/')?;
-    let fits = (clause.kind == kind && clause.sub == sub)
-        || (clause.kind == kind && clause.sub == "*")
-        || (clause.kind == "*" && clause.sub == "*");
+    let any = clause.kind == "*" && clause.sub == "*";
+    let fits = any || (clause.kind == kind && (clause.sub == sub || clause.sub == "*"));
     if !fits || (media == Media::Proto && !offers.proto) || (media == Media::Yaml && offers.stream) {
         return None;
     }

@@ -234,7 +234,7 @@ fn fill_address(spec: &mut Value, address: Ipv4Addr) {
 }
 
 fn default_families(spec: &mut Value) {
-    if !spec["ipFamilies"].as_array().is_some_and(|list| !list.is_empty()) {
+    if spec["ipFamilies"].as_array().is_none_or(Vec::is_empty) {
         spec["ipFamilies"] = json!(["IPv4"]);
     }
     if spec["ipFamilyPolicy"].is_null() {

@@ -31,6 +31,9 @@ struct Fed {
     cache: Arc<ResourceCache>,
 }
 
+/// States that a batch has made so far, not yet in the cache; `None`: deleted.
+type Pending = HashMap<Bytes, Option<Arc<Entry>>>;
+
 /// See the module.
 pub struct Feed {
     kv: Arc<dyn Kv>,
@@ -177,7 +180,7 @@ impl Feed {
     /// Splits events by resource, keeping their order.
     fn apply(&self, events: Vec<Event>) {
         let resources = self.resources.load();
-        let mut per_resource: Vec<(Fed, Vec<Change>, HashMap<Bytes, Option<Arc<Entry>>>)> = Vec::new();
+        let mut per_resource: Vec<(Fed, Vec<Change>, Pending)> = Vec::new();
         for event in events {
             let Some(fed) = find(&resources, &event.kv.key) else { continue };
             let at = match per_resource.iter().position(|(f, _, _)| Arc::ptr_eq(&f.cache, &fed.cache)) {
