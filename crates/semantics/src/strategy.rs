@@ -140,13 +140,8 @@ pub trait Strategy: Send + Sync {
     /// Prepares and validates a change from `old`; returns warnings. Common steps have been done by the caller.
     fn update(&self, write: &Write<'_>, object: &mut Value, old: &Value) -> Result<Vec<String>, Errors>;
 
-    /// Values of the fields that a field selector may name, besides `metadata.name` and `metadata.namespace`.
+    /// Values for field selectors that are more than the field the kinds table names; mostly none.
     fn selectable_fields(&self, _object: &Value) -> Vec<(&'static str, String)> {
-        Vec::new()
-    }
-
-    /// Names of the fields that a field selector may name, besides `metadata.name` and `metadata.namespace`.
-    fn selectable_names(&self) -> Vec<&'static str> {
         Vec::new()
     }
 

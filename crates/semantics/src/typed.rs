@@ -16,8 +16,6 @@ use crate::strategy::{Context, Shape, Strategy, Subresource, Write, common_reset
 pub trait Rules: Send + Sync + 'static {
     type Object: Serialize + DeserializeOwned + Send + Sync;
     const SHAPE: Shape;
-    /// Fields for field selectors, besides name and namespace.
-    const SELECTABLE: &'static [Selectable] = &[];
 
     /// Fills what the client left out. Idempotent.
     fn default(_object: &mut Self::Object) {}
@@ -37,53 +35,14 @@ pub trait Rules: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Values for field selectors that are more than the field the kinds table names.
+    fn selectable_fields(_object: &Value) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
     /// Paths a write of `sub` cannot own.
     fn reset_fields(sub: Subresource) -> Vec<Vec<&'static str>> {
         common_reset_fields(Self::SHAPE, sub)
-    }
-}
-
-/// A field that field selectors may name.
-#[derive(Debug, Clone, Copy)]
-pub struct Selectable {
-    /// The name in the selector.
-    pub name: &'static str,
-    /// Dotted paths in the object; the first that holds a value counts. Empty: the name is the path.
-    pub paths: &'static [&'static str],
-    /// The value if the object has none there.
-    pub absent: &'static str,
-}
-
-impl Selectable {
-    pub const fn new(name: &'static str) -> Self {
-        Self { name, paths: &[], absent: "" }
-    }
-
-    pub const fn at(name: &'static str, paths: &'static [&'static str]) -> Self {
-        Self { name, paths, absent: "" }
-    }
-
-    pub const fn flag(name: &'static str) -> Self {
-        Self { name, paths: &[], absent: "false" }
-    }
-
-    pub const fn number(name: &'static str) -> Self {
-        Self { name, paths: &[], absent: "0" }
-    }
-
-    fn read(&self, object: &Value) -> String {
-        let named = [self.name];
-        let paths = if self.paths.is_empty() { named.as_slice() } else { self.paths };
-        paths.iter().find_map(|path| read_path(object, path)).unwrap_or_else(|| self.absent.to_owned())
-    }
-}
-
-fn read_path(object: &Value, path: &str) -> Option<String> {
-    match path.split('.').fold(object, |value, field| &value[field]) {
-        Value::String(text) if text.is_empty() => None,
-        Value::String(text) => Some(text.clone()),
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
-        other => Some(other.to_string()),
     }
 }
 
@@ -135,11 +94,7 @@ impl<R: Rules> Strategy for Typed<R> {
     }
 
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
-        R::SELECTABLE.iter().map(|field| (field.name, field.read(object))).collect()
-    }
-
-    fn selectable_names(&self) -> Vec<&'static str> {
-        R::SELECTABLE.iter().map(|field| field.name).collect()
+        R::selectable_fields(object)
     }
 
     fn reset_fields(&self, sub: Subresource) -> Vec<Vec<&'static str>> {

@@ -7,7 +7,7 @@ use crate::defaults::pod_spec::default_template;
 use crate::field::{Errors, Path};
 use crate::names::subdomain_name;
 use crate::strategy::{Context, Generation, Shape, Subresource, Write};
-use crate::typed::{Rules, Selectable};
+use crate::typed::Rules;
 use crate::validate::numbers::{validate_count, validate_immutable, validate_not_negative};
 use crate::validate::template::{validate_running_template, validate_selector};
 
@@ -16,7 +16,6 @@ pub struct ReplicaSetRules;
 impl Rules for ReplicaSetRules {
     type Object = ReplicaSet;
     const SHAPE: Shape = Shape::new(subdomain_name).generation(Generation::Spec).with_status();
-    const SELECTABLE: &'static [Selectable] = &[Selectable::number("status.replicas")];
 
     fn default(object: &mut ReplicaSet) {
         let spec = &mut object.spec;

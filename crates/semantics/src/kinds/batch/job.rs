@@ -9,7 +9,7 @@ use crate::defaults::pod_spec::default_template;
 use crate::field::Errors;
 use crate::names::subdomain_name;
 use crate::strategy::{Context, Generation, Shape, Subresource, Write};
-use crate::typed::{Rules, Selectable};
+use crate::typed::Rules;
 
 pub(super) use validation::validate_job_spec;
 
@@ -23,8 +23,6 @@ pub struct JobRules;
 impl Rules for JobRules {
     type Object = Job;
     const SHAPE: Shape = Shape::new(subdomain_name).generation(Generation::Spec).with_status();
-    const SELECTABLE: &'static [Selectable] =
-        &[Selectable { name: "status.successful", paths: &["status.succeeded"], absent: "0" }];
 
     fn default(object: &mut Job) {
         let spec = object.spec.get_or_insert_default();

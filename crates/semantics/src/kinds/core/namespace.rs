@@ -6,7 +6,7 @@ use crate::defaults::fill_text;
 use crate::field::{Errors, Path};
 use crate::names::{label_name, qualified_name};
 use crate::strategy::{Context, Shape, Subresource, Write};
-use crate::typed::{Rules, Selectable};
+use crate::typed::Rules;
 
 /// The finalizer that keeps a namespace until its contents are gone.
 const FINALIZER: &str = "kubernetes";
@@ -17,7 +17,6 @@ pub struct NamespaceRules;
 impl Rules for NamespaceRules {
     type Object = Namespace;
     const SHAPE: Shape = Shape::new(label_name).with_status();
-    const SELECTABLE: &'static [Selectable] = &[Selectable::new("status.phase")];
 
     fn default(object: &mut Namespace) {
         fill_text(&mut object.status.get_or_insert_default().phase, "Active");

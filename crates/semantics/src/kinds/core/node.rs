@@ -10,14 +10,13 @@ use crate::field::{ErrorKind, Errors, FieldError, Path};
 use crate::names::{cidr, label_value, qualified_name, subdomain_name};
 use crate::resources::{ResourceList, round_up};
 use crate::strategy::{Context, Shape, Write};
-use crate::typed::{Rules, Selectable};
+use crate::typed::Rules;
 
 pub struct NodeRules;
 
 impl Rules for NodeRules {
     type Object = Node;
     const SHAPE: Shape = Shape::new(subdomain_name).with_status();
-    const SELECTABLE: &'static [Selectable] = &[Selectable::flag("spec.unschedulable")];
 
     fn default(object: &mut Node) {
         let Some(status) = &mut object.status else { return };

@@ -15,7 +15,7 @@ use crate::names::{dns1123_label, subdomain_name};
 use crate::qos::qos_class;
 use crate::resources::{container_limits, container_requests, is_huge_page, is_pod_level_resource};
 use crate::strategy::{Context, Generation, Shape, Subresource, Write};
-use crate::typed::{Rules, Selectable};
+use crate::typed::Rules;
 use crate::validate::pod::validate_pod;
 
 pub struct PodRules;
@@ -23,17 +23,6 @@ pub struct PodRules;
 impl Rules for PodRules {
     type Object = Pod;
     const SHAPE: Shape = Shape::new(subdomain_name).generation(Generation::Spec).with_status();
-    const SELECTABLE: &'static [Selectable] = &[
-        Selectable::new("spec.nodeName"),
-        Selectable::new("spec.restartPolicy"),
-        Selectable::new("spec.schedulerName"),
-        Selectable::new("spec.serviceAccountName"),
-        Selectable::flag("spec.hostNetwork"),
-        Selectable::new("status.phase"),
-        Selectable::new("status.podIP"),
-        Selectable::new("status.podIPs"),
-        Selectable::new("status.nominatedNodeName"),
-    ];
 
     fn default(object: &mut Pod) {
         let spec = object.spec.get_or_insert_default();
@@ -250,7 +239,6 @@ fn default_pod_level(spec: &mut PodSpec) {
 #[cfg(test)]
 mod tests {
     use crate::check::{check_create, check_update, run_create, run_update};
-    use crate::kinds::strategy_of;
     use crate::strategy::Subresource;
     use serde_json::{Value, json};
 
@@ -344,12 +332,5 @@ mod tests {
         let gone = run_update(POD, Subresource::EphemeralContainers, pod(|_| {}), with("e")).unwrap_err();
         assert!(gone.contains("existing ephemeral containers \"e\" may not be removed"), "{gone}");
         check_create("", "v1", "Pod", with("e"), "spec.ephemeralContainers: Forbidden: cannot be set on create");
-    }
-
-    #[test]
-    fn fields_for_selectors() {
-        let fields = strategy_of("", "v1", "Pod").selectable_fields(&json!({"spec": {"nodeName": "n"}}));
-        assert!(fields.contains(&("spec.nodeName", "n".to_owned())));
-        assert!(fields.contains(&("spec.hostNetwork", "false".to_owned())));
     }
 }

@@ -8,7 +8,7 @@ use crate::defaults::pod_spec::default_template;
 use crate::field::{Errors, Path};
 use crate::names::subdomain_name;
 use crate::strategy::{Context, Generation, Shape, Subresource, Write};
-use crate::typed::{Rules, Selectable};
+use crate::typed::Rules;
 use crate::validate::numbers::{validate_count, validate_not_negative};
 use crate::validate::template::validate_running_template;
 
@@ -17,7 +17,6 @@ pub struct ReplicationControllerRules;
 impl Rules for ReplicationControllerRules {
     type Object = ReplicationController;
     const SHAPE: Shape = Shape::new(subdomain_name).generation(Generation::Spec).with_status();
-    const SELECTABLE: &'static [Selectable] = &[Selectable::number("status.replicas")];
 
     fn default(object: &mut ReplicationController) {
         let spec = object.spec.get_or_insert_default();

@@ -8,14 +8,13 @@ use crate::defaults::fill_text;
 use crate::field::{Errors, Path};
 use crate::names::{config_key, subdomain_name};
 use crate::strategy::{Context, Shape, Write};
-use crate::typed::{Rules, Selectable};
+use crate::typed::Rules;
 
 pub struct SecretRules;
 
 impl Rules for SecretRules {
     type Object = Secret;
     const SHAPE: Shape = Shape::new(subdomain_name);
-    const SELECTABLE: &'static [Selectable] = &[Selectable::new("type")];
 
     fn default(object: &mut Secret) {
         fill_text(&mut object.type_, "Opaque");

@@ -14,7 +14,7 @@ use crate::defaults::{fill, fill_text, text};
 use crate::field::Errors;
 use crate::names::label_name;
 use crate::strategy::{Context, Shape, Subresource, Write};
-use crate::typed::{Rules, Selectable};
+use crate::typed::Rules;
 
 const AFFINITY_SECONDS: i32 = 10_800;
 
@@ -23,7 +23,6 @@ pub struct ServiceRules;
 impl Rules for ServiceRules {
     type Object = Service;
     const SHAPE: Shape = Shape::new(label_name).with_status();
-    const SELECTABLE: &'static [Selectable] = &[Selectable::new("spec.clusterIP"), Selectable::new("spec.type")];
 
     fn default(object: &mut Service) {
         let spec = object.spec.get_or_insert_default();

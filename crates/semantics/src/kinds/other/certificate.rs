@@ -6,14 +6,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::field::{Errors, Path};
 use crate::names::path_segment_name;
 use crate::strategy::{Context, Shape, Subresource, Write};
-use crate::typed::{Rules, Selectable};
+use crate::typed::Rules;
 
 pub struct CertificateSigningRequestRules;
 
 impl Rules for CertificateSigningRequestRules {
     type Object = CertificateSigningRequest;
     const SHAPE: Shape = Shape::new(path_segment_name).with_status();
-    const SELECTABLE: &'static [Selectable] = &[Selectable::new("spec.signerName")];
 
     fn prepare_create(context: &Context, object: &mut CertificateSigningRequest) {
         let user = &context.user;

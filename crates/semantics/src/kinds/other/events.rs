@@ -5,7 +5,7 @@ use k8s_openapi::api::events::v1::Event;
 use crate::field::{Errors, Path};
 use crate::names::{qualified_name, subdomain_name};
 use crate::strategy::{Context, Shape, Write};
-use crate::typed::{Rules, Selectable};
+use crate::typed::Rules;
 use crate::validate::numbers::validate_immutable;
 
 pub struct EventRules;
@@ -13,18 +13,6 @@ pub struct EventRules;
 impl Rules for EventRules {
     type Object = Event;
     const SHAPE: Shape = Shape::new(subdomain_name);
-    const SELECTABLE: &'static [Selectable] = &[
-        Selectable::new("regarding.kind"),
-        Selectable::new("regarding.namespace"),
-        Selectable::new("regarding.name"),
-        Selectable::new("regarding.uid"),
-        Selectable::new("regarding.apiVersion"),
-        Selectable::new("regarding.resourceVersion"),
-        Selectable::new("regarding.fieldPath"),
-        Selectable::new("reason"),
-        Selectable::new("reportingController"),
-        Selectable::new("type"),
-    ];
 
     fn validate_create(_context: &Context, object: &Event, errors: &mut Errors) {
         validate_series(object, errors);

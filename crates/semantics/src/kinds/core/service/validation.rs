@@ -39,7 +39,7 @@ pub(super) fn validate_change(service: &Service, old: &Service, errors: &mut Err
     let (Some(spec), Some(old)) = (&service.spec, &old.spec) else { return };
     let path = Path::root("spec");
     let external = text(&spec.type_) == "ExternalName" || text(&old.type_) == "ExternalName";
-    if !external && !(is_headless(spec) && is_headless(old)) {
+    if !(external || is_headless(spec) && is_headless(old)) {
         validate_ip_change(spec, old, &path, errors);
     }
     let both = text(&spec.type_) == "LoadBalancer" && text(&old.type_) == "LoadBalancer";
