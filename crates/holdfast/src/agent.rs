@@ -5,12 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use apiserver::ApiServer;
-use apiserver::pki::{Credential, Pki};
+use apiserver::pki::Pki;
 use base::Clock;
 use netd::{Cidr, CniPaths};
 use node::{NodeConfig, RuntimeConfig};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -37,8 +35,6 @@ pub struct AgentSettings {
 pub enum AgentError {
     #[error("the kubelet's certificates cannot be used")]
     Pki(#[from] apiserver::pki::PkiError),
-    #[error("the kubelet's TLS cannot be set up: {0}")]
-    Tls(String),
 }
 
 /// Starts the node on `runtime`; it runs until `stop`, and its containers beyond.
@@ -53,10 +49,10 @@ pub fn spawn(
     // A client starts its worker on the runtime that it is made in.
     let _inside = runtime.enter();
     let mut config = node_config(settings);
-    let serving = pki.node_serving(&settings.node_name, &[settings.node_ip, IpAddr::V4(Ipv4Addr::LOCALHOST)])?;
+    let tls = pki.kubelet_tls(&settings.node_name, &[settings.node_ip, IpAddr::V4(Ipv4Addr::LOCALHOST)])?;
     config.server = Some(node::ServerConfig {
         listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), KUBELET_PORT),
-        tls: kubelet_tls(&serving, pki.cluster_ca().certificate_der())?,
+        tls: tls.config(),
         allowed_users: vec![apiserver::pki::KUBELET_CLIENT.to_owned()],
         allowed_groups: vec!["system:masters".to_owned()],
     });
@@ -65,8 +61,9 @@ pub fn spawn(
     let (c, s) = (clock.clone(), stop.clone());
     runtime.spawn(async move {
         let (clock, stop) = (c.clone(), s.clone());
+        let streaming = Arc::new(node::streaming::Streaming::new(clock.clone()));
         run_supervised("kubelet", &*c, s, move || {
-            node::run(config.clone(), kubelet_client.clone(), clock.clone(), std::sync::Arc::new(node::access::NoStreamRoutes), stop.clone())
+            node::run(config.clone(), kubelet_client.clone(), clock.clone(), streaming.clone(), stop.clone())
         })
         .await;
     });
@@ -130,23 +127,4 @@ fn netd_config(settings: &AgentSettings) -> netd::Config {
         resolv_conf: "/etc/resolv.conf".into(),
         mtu: None,
     }
-}
-
-/// The kubelet's TLS: client certificates of the cluster's CA are asked for and verified; `/healthz` goes without.
-fn kubelet_tls(serving: &Credential, ca: &CertificateDer<'static>) -> Result<Arc<rustls::ServerConfig>, AgentError> {
-    let tls = |e: &dyn std::fmt::Display| AgentError::Tls(e.to_string());
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(ca.clone()).map_err(|e| tls(&e))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-        .allow_unauthenticated()
-        .build()
-        .map_err(|e| tls(&e))?;
-    let chain = CertificateDer::pem_slice_iter(serving.certificate_pem.as_bytes()).collect::<Result<Vec<_>, _>>().map_err(|e| tls(&e))?;
-    let key = PrivateKeyDer::from_pem_slice(serving.key_pem.as_bytes()).map_err(|e| tls(&e))?;
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_client_cert_verifier(verifier).with_single_cert(chain, key))
-        .map_err(|e| tls(&e))?;
-    Ok(Arc::new(config))
 }

@@ -46,8 +46,7 @@ pub async fn run(informers: Arc<Informers>, recorder: EventRecorder, clock: Arc<
     let slots = Arc::new(Semaphore::new(BINDINGS_MAX));
     let pods = informers.of::<Pod>();
     loop {
-        let next = shared.lock().queue.pop(shared.clock.monotonic());
-        let Some(key) = next else {
+        let Some(key) = shared.pop() else {
             shared.wait().await;
             continue;
         };
@@ -87,6 +86,17 @@ async fn observe(informers: &Informers, shared: &Arc<Shared>) {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next Pod that is not being bound already: an event may have brought one back meanwhile.
+    fn pop(&self) -> Option<String> {
+        let mut state = self.lock();
+        loop {
+            let key = state.queue.pop(self.clock.monotonic())?;
+            if !state.binding.contains(&key) {
+                return Some(key);
+            }
+        }
     }
 
     async fn wait(&self) {

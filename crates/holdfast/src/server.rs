@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 
 use apiserver::pki::{Pki, PkiConfig, ServerTls};
 use apiserver::security::Security;
+use apiserver::streams::dial::{DialError, DirectConnector};
 use apiserver::{ApiServer, ApiServerConfig, Identity};
 use base::{Clock, OsRng, Rng};
 use client::{EventRecorder, Informers};
@@ -51,6 +52,8 @@ pub enum ServerError {
     Store(#[from] store::OpenError),
     #[error("the certificates cannot be used")]
     Pki(#[from] apiserver::pki::PkiError),
+    #[error("the way to the kubelets cannot be set up")]
+    Connector(#[from] DialError),
     #[error("the security side does not start")]
     Security(#[from] apiserver::security::SecurityError),
     #[error("port {port} cannot be used: {source}; see what holds it with `ss -ltnp`, or choose another with --port")]
@@ -188,6 +191,7 @@ fn build_server(
         ..ApiServerConfig::default()
     };
     security.configure(&mut config);
+    config.connector = Some(Arc::new(DirectConnector::new(pki.cluster_ca().certificate_pem(), &pki.kubelet_client()?)?));
     let server = ApiServer::new(config, store, clock, Box::new(OsRng));
     security.attach(server.reader());
     Ok((server, security))
