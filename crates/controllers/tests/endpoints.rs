@@ -102,7 +102,7 @@ fn ready_unready_and_terminating_pods() {
         expect![[r#"
             slice IPv4 [http:8080] endpointslice.kubernetes.io/managed-by=endpointslice-controller.k8s.io kubernetes.io/service-name=web team=x
               10.42.0.1 n1 ready serving
-              10.42.0.2 n1 
+              10.42.0.2 n1
               10.42.0.3 n1 serving terminating
             endpoints [8080] ready [10.42.0.1] not ready [10.42.0.2]"#]],
     );

@@ -93,7 +93,10 @@ pub fn node_config(settings: &AgentSettings) -> NodeConfig {
         pod_log_dir: "/var/log/pods".into(),
         container_log_dir: "/var/log/containers".into(),
         cgroup_root: "/".to_owned(),
-        images: images::ALL.iter().map(|image| node::config::EmbeddedImage { name: image.name.to_owned(), archive: image.archive }).collect(),
+        images: images::ALL
+            .iter()
+            .map(|image| node::config::EmbeddedImage { name: image.name.to_owned(), archive: image.archive })
+            .collect(),
         runtime: RuntimeConfig {
             endpoint: settings.container_runtime_endpoint.clone(),
             bin_dir: None,

@@ -23,9 +23,17 @@ pub enum InstanceError {
     #[error("holdfast runs already (pid {pid}, {run_dir}); `holdfast status` shows it, `holdfast down` stops it")]
     Running { pid: String, run_dir: String },
     #[error("cannot use {path}")]
-    File { path: String, #[source] source: std::io::Error },
+    File {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("cannot start {program}")]
-    Spawn { program: String, #[source] source: std::io::Error },
+    Spawn {
+        program: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("holdfast ended before it was ready; the end of {log}:\n{tail}")]
     EndedEarly { log: String, tail: String },
 }
@@ -55,7 +63,8 @@ pub fn running_pid(run_dir: &Path) -> Option<i32> {
 /// Starts `holdfast` with `args` in a session of its own, hands its progress lines to `progress`, and returns when it is ready.
 pub fn start_in_background(args: &[String], log: &Path, progress: &mut dyn FnMut(&str)) -> Result<(), InstanceError> {
     if let Some(dir) = log.parent() {
-        std::fs::create_dir_all(dir).map_err(|source| InstanceError::File { path: dir.display().to_string(), source })?;
+        std::fs::create_dir_all(dir)
+            .map_err(|source| InstanceError::File { path: dir.display().to_string(), source })?;
     }
     let log_file = OpenOptions::new()
         .create(true)

@@ -13,7 +13,11 @@ const SECTIONS: [&str; 3] = ["clusters", "users", "contexts"];
 #[derive(Debug, thiserror::Error)]
 pub enum KubeconfigError {
     #[error("cannot read or write {path}")]
-    File { path: String, #[source] source: std::io::Error },
+    File {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("{path} is no kubeconfig: {detail}; mend it or set KUBECONFIG to another file")]
     Malformed { path: String, detail: String },
 }
@@ -98,11 +102,13 @@ fn parse(path: &Path, text: &str) -> Result<Value, KubeconfigError> {
     if text.trim().is_empty() {
         return Ok(Value::Null);
     }
-    serde_saphyr::from_str(text).map_err(|e| KubeconfigError::Malformed { path: path.display().to_string(), detail: e.to_string() })
+    serde_saphyr::from_str(text)
+        .map_err(|e| KubeconfigError::Malformed { path: path.display().to_string(), detail: e.to_string() })
 }
 
 fn render(path: &Path, config: &Value) -> Result<String, KubeconfigError> {
-    serde_saphyr::to_string(config).map_err(|e| KubeconfigError::Malformed { path: path.display().to_string(), detail: e.to_string() })
+    serde_saphyr::to_string(config)
+        .map_err(|e| KubeconfigError::Malformed { path: path.display().to_string(), detail: e.to_string() })
 }
 
 #[cfg(test)]

@@ -41,7 +41,9 @@ fn main() -> ExitCode {
 
 fn run_command(command: Command) -> CommandResult {
     match command {
-        Command::Up(args) if !args.foreground => up::run_in_background(&args, &std::env::args().skip(1).collect::<Vec<_>>()),
+        Command::Up(args) if !args.foreground => {
+            up::run_in_background(&args, &std::env::args().skip(1).collect::<Vec<_>>())
+        }
         Command::Up(args) => run::run_up(&args),
         Command::Server(args) => run::run_server(&args),
         Command::Down(args) => down::run(&args),

@@ -31,7 +31,12 @@ pub fn run_up(args: &UpArgs) -> CommandResult {
     let stop = CancellationToken::new();
     let (api, components, node) = (runtime("api", 2)?, runtime("components", 1)?, runtime("node", 2)?);
     let plane = api.block_on(server::start(&settings, clock.clone()))?;
-    progress(&format!("API server on https://{}:{} after {:.1?}", settings.advertise, settings.port, clock.monotonic()));
+    progress(&format!(
+        "API server on https://{}:{} after {:.1?}",
+        settings.advertise,
+        settings.port,
+        clock.monotonic()
+    ));
     plane.spawn_components(components.handle(), &clock, &stop);
     agent::spawn(&agent, &plane.server, &plane.pki, node.handle(), &clock, &stop)?;
     api.block_on(async {
@@ -102,7 +107,8 @@ pub fn hostname() -> String {
 }
 
 fn start_log(filter: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let filter =
+        tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }
 
@@ -117,7 +123,12 @@ async fn tell_when_ready(client: &kube::Client, agent: &AgentSettings, clock: &d
     let mut seen = std::pin::pin!(watcher(nodes, only).default_backoff().applied_objects());
     while let Some(observed) = seen.next().await {
         if observed.is_ok_and(|node| is_ready(&node)) {
-            progress(&format!("node {} ({}) is Ready after {:.1?}", agent.node_name, show(agent.node_ip), clock.monotonic()));
+            progress(&format!(
+                "node {} ({}) is Ready after {:.1?}",
+                agent.node_name,
+                show(agent.node_ip),
+                clock.monotonic()
+            ));
             progress(instance::READY_LINE);
             return;
         }

@@ -39,7 +39,11 @@ struct State {
 }
 
 /// Runs until its task is dropped.
-pub async fn run(informers: Arc<Informers>, recorder: EventRecorder, clock: Arc<dyn Clock>) -> Result<(), std::convert::Infallible> {
+pub async fn run(
+    informers: Arc<Informers>,
+    recorder: EventRecorder,
+    clock: Arc<dyn Clock>,
+) -> Result<(), std::convert::Infallible> {
     let shared = Arc::new(Shared { state: Mutex::default(), wake: Notify::new(), clock });
     observe(&informers, &shared).await;
     let writer = Arc::new(Writer { client: informers.client().clone(), recorder });
@@ -152,7 +156,8 @@ impl Shared {
                 }
             }
             Change::Applied { old, new } if is_ours(new) => {
-                let changed = old.as_ref().is_none_or(|old| old.spec != new.spec || old.metadata.labels != new.metadata.labels);
+                let changed =
+                    old.as_ref().is_none_or(|old| old.spec != new.spec || old.metadata.labels != new.metadata.labels);
                 if changed && !state.binding.contains(&key) {
                     state.queue.push(&key, priority(new));
                 }
@@ -212,10 +217,22 @@ impl Writer {
         let meta = &pod.metadata;
         let name = meta.name.as_deref().unwrap_or_default();
         let binding = Binding {
-            metadata: ObjectMeta { name: meta.name.clone(), namespace: meta.namespace.clone(), uid: meta.uid.clone(), ..ObjectMeta::default() },
-            target: ObjectReference { kind: Some("Node".to_owned()), name: Some(node.to_owned()), ..ObjectReference::default() },
+            metadata: ObjectMeta {
+                name: meta.name.clone(),
+                namespace: meta.namespace.clone(),
+                uid: meta.uid.clone(),
+                ..ObjectMeta::default()
+            },
+            target: ObjectReference {
+                kind: Some("Node".to_owned()),
+                name: Some(node.to_owned()),
+                ..ObjectReference::default()
+            },
         };
-        let written = self.pods(pod).create_subresource::<_, serde_json::Value>("binding", name, &PostParams::default(), &binding).await;
+        let written = self
+            .pods(pod)
+            .create_subresource::<_, serde_json::Value>("binding", name, &PostParams::default(), &binding)
+            .await;
         written.map(|_status| ())
     }
 

@@ -45,8 +45,14 @@ pub struct ServerSettings {
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     #[error("cannot use {path}")]
-    Directory { path: String, #[source] source: std::io::Error },
-    #[error("the network {network}/{prefix} has no room for a /{NODE_PREFIX} a node; choose a larger one with --cluster-cidr")]
+    Directory {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(
+        "the network {network}/{prefix} has no room for a /{NODE_PREFIX} a node; choose a larger one with --cluster-cidr"
+    )]
     PodNetwork { network: Ipv4Addr, prefix: u8 },
     #[error("the store does not open")]
     Store(#[from] store::OpenError),
@@ -77,7 +83,8 @@ pub struct ControlPlane {
 /// Starts store and API server on the current runtime; returns once requests are answered.
 pub async fn start(settings: &ServerSettings, clock: Arc<dyn Clock>) -> Result<ControlPlane, ServerError> {
     let (network, prefix) = settings.cluster_cidr;
-    let pod_range = CidrRange::parse(&format!("{network}/{prefix}"), NODE_PREFIX).ok_or(ServerError::PodNetwork { network, prefix })?;
+    let pod_range = CidrRange::parse(&format!("{network}/{prefix}"), NODE_PREFIX)
+        .ok_or(ServerError::PodNetwork { network, prefix })?;
     // The port first: if another server holds it, nothing on disk is touched.
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, settings.port))
         .await
@@ -111,7 +118,10 @@ impl ControlPlane {
         let (c, s) = (clock.clone(), stop.clone());
         runtime.spawn(async move {
             let clock = c.clone();
-            run_supervised("controllers", &*c, s, move || run_controllers(controller_client.clone(), settings.clone(), clock.clone())).await;
+            run_supervised("controllers", &*c, s, move || {
+                run_controllers(controller_client.clone(), settings.clone(), clock.clone())
+            })
+            .await;
         });
         let scheduler_client = client_of(&self.server, "system:kube-scheduler", &[]);
         let (c, s) = (clock.clone(), stop.clone());
@@ -164,7 +174,8 @@ impl tower::Service<http::Request<kube::client::Body>> for As {
 
 fn open_store(settings: &ServerSettings, clock: Arc<dyn Clock>) -> Result<store::Store, ServerError> {
     let path = settings.data_dir.join("store");
-    let disk = store::RealDisk::new(&path).map_err(|source| ServerError::Directory { path: path.display().to_string(), source })?;
+    let disk = store::RealDisk::new(&path)
+        .map_err(|source| ServerError::Directory { path: path.display().to_string(), source })?;
     Ok(store::Store::open(store::Config::default(), Arc::new(disk), clock)?)
 }
 
@@ -191,7 +202,8 @@ fn build_server(
         ..ApiServerConfig::default()
     };
     security.configure(&mut config);
-    config.connector = Some(Arc::new(DirectConnector::new(pki.cluster_ca().certificate_pem(), &pki.kubelet_client()?)?));
+    config.connector =
+        Some(Arc::new(DirectConnector::new(pki.cluster_ca().certificate_pem(), &pki.kubelet_client()?)?));
     let server = ApiServer::new(config, store, clock, Box::new(OsRng));
     security.attach(server.reader());
     Ok((server, security))
@@ -210,7 +222,11 @@ fn write_admin_kubeconfig(settings: &ServerSettings, pki: &Pki) -> Result<(), Se
     Ok(())
 }
 
-async fn run_controllers(client: kube::Client, settings: controllers::registry::Settings, clock: Arc<dyn Clock>) -> Result<(), client::runner::Stopped> {
+async fn run_controllers(
+    client: kube::Client,
+    settings: controllers::registry::Settings,
+    clock: Arc<dyn Clock>,
+) -> Result<(), client::runner::Stopped> {
     let mut runner = client::Runner::new(Informers::new(client), clock, OsRng.next_u64());
     controllers::registry::register_all(&mut runner, &settings);
     runner.run().await

@@ -16,7 +16,12 @@ pub fn run(place: &PlaceArgs) -> CommandResult {
         println!("holdfast is not running here; `holdfast up` starts it");
         return Ok(());
     };
-    println!("holdfast {} runs (pid {pid}, {}, data in {})", crate::cli::VERSION, memory_of(pid), place.data_dir.display());
+    println!(
+        "holdfast {} runs (pid {pid}, {}, data in {})",
+        crate::cli::VERSION,
+        memory_of(pid),
+        place.data_dir.display()
+    );
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let client = connect(place).await?;
@@ -61,7 +66,8 @@ async fn show_pods(client: &Client) -> CommandResult {
 
 async fn show_warnings(client: &Client) -> CommandResult {
     let warnings = Api::<Event>::all(client.clone()).list(&ListParams::default().fields("type=Warning")).await?;
-    let mut lines: Vec<(Option<_>, String)> = warnings.items.iter().map(|e| (e.last_timestamp.clone(), describe(e))).collect();
+    let mut lines: Vec<(Option<_>, String)> =
+        warnings.items.iter().map(|e| (e.last_timestamp.clone(), describe(e))).collect();
     lines.sort_by(|a, b| b.0.cmp(&a.0));
     println!("warnings in the last hour: {}", lines.len());
     print_bounded(&lines.into_iter().map(|(_, line)| line).collect::<Vec<_>>());
@@ -87,11 +93,17 @@ fn ailment(pod: &Pod) -> Option<String> {
     if phase == "Succeeded" || (phase == "Running" && semantics::pod::is_pod_ready(pod)) {
         return None;
     }
-    let waiting = status.container_statuses.iter().flatten().find_map(|c| c.state.as_ref()?.waiting.as_ref()?.reason.clone());
-    let unscheduled = semantics::pod::condition(pod, "PodScheduled").filter(|c| c.status == "False").and_then(|c| c.message.clone());
+    let waiting =
+        status.container_statuses.iter().flatten().find_map(|c| c.state.as_ref()?.waiting.as_ref()?.reason.clone());
+    let unscheduled =
+        semantics::pod::condition(pod, "PodScheduled").filter(|c| c.status == "False").and_then(|c| c.message.clone());
     let why = unscheduled.or(waiting).unwrap_or_else(|| "not ready".to_owned());
     let meta = &pod.metadata;
-    Some(format!("{}/{}  {phase}: {why}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default()))
+    Some(format!(
+        "{}/{}  {phase}: {why}",
+        meta.namespace.as_deref().unwrap_or_default(),
+        meta.name.as_deref().unwrap_or_default()
+    ))
 }
 
 fn print_bounded(lines: &[String]) {

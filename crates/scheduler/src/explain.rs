@@ -12,7 +12,9 @@ pub fn explain(decision: &Decision) -> Option<String> {
     match decision {
         Decision::Bind { .. } => None,
         Decision::Gated { .. } => Some("Scheduling is blocked due to non-empty scheduling gates".to_owned()),
-        Decision::Unschedulable { verdicts } if verdicts.is_empty() => Some("no nodes available to schedule pods".to_owned()),
+        Decision::Unschedulable { verdicts } if verdicts.is_empty() => {
+            Some("no nodes available to schedule pods".to_owned())
+        }
         Decision::Unschedulable { verdicts } => Some(explain_verdicts(verdicts)),
     }
 }

@@ -18,14 +18,17 @@ fn node(name: &str, cpu: &str, extra: Value) -> Arc<Node> {
 }
 
 fn pod(name: &str, spec: Value) -> Arc<Pod> {
-    let mut value = json!({"metadata": {"namespace": "d", "name": name}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}});
+    let mut value =
+        json!({"metadata": {"namespace": "d", "name": name}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}});
     merge(&mut value["spec"], spec);
     Arc::new(serde_json::from_value(value).unwrap())
 }
 
 fn merge(into: &mut Value, from: Value) {
     match (into, from) {
-        (Value::Object(into), Value::Object(from)) => from.into_iter().for_each(|(k, v)| merge(into.entry(k).or_insert(Value::Null), v)),
+        (Value::Object(into), Value::Object(from)) => {
+            from.into_iter().for_each(|(k, v)| merge(into.entry(k).or_insert(Value::Null), v))
+        }
         (into, from) => *into = from,
     }
 }

@@ -10,7 +10,10 @@ pub struct Cluster;
 
 impl Cluster {
     pub fn up() -> Self {
-        assert!(!Path::new("/run/holdfast/holdfast.lock").exists(), "a cluster runs on this machine; stop it with `holdfast down` first");
+        assert!(
+            !Path::new("/run/holdfast/holdfast.lock").exists(),
+            "a cluster runs on this machine; stop it with `holdfast down` first"
+        );
         let cluster = Self;
         println!("{}", cluster.holdfast(&["up", "--no-kubeconfig"]));
         cluster
@@ -22,7 +25,10 @@ impl Cluster {
 
     /// Runs the binary under test; panics with its output if it fails.
     pub fn holdfast(&self, args: &[&str]) -> String {
-        checked("holdfast", &Command::new("timeout").arg("120").arg(env!("CARGO_BIN_EXE_holdfast")).args(args).output().unwrap())
+        checked(
+            "holdfast",
+            &Command::new("timeout").arg("120").arg(env!("CARGO_BIN_EXE_holdfast")).args(args).output().unwrap(),
+        )
     }
 
     /// Runs kubectl; panics with its output if it fails.
@@ -39,7 +45,8 @@ impl Cluster {
     /// Waits for `condition` (`condition=Ready`, `delete`, `jsonpath=...=...`) of `object`.
     pub fn wait(&self, object: &str, condition: &str, seconds: u32) {
         let (condition, limit) = (format!("--for={condition}"), format!("--timeout={seconds}s"));
-        let args: Vec<&str> = ["wait"].into_iter().chain(object.split(' ')).chain([condition.as_str(), limit.as_str()]).collect();
+        let args: Vec<&str> =
+            ["wait"].into_iter().chain(object.split(' ')).chain([condition.as_str(), limit.as_str()]).collect();
         self.kubectl(&args);
     }
 
@@ -52,7 +59,11 @@ impl Cluster {
     pub fn describe_failure(&self) {
         for args in [&["get", "pods", "-A", "-o", "wide"][..], &["get", "events", "-A"], &["get", "nodes"]] {
             let out = kubectl(args).output().unwrap();
-            println!("--- kubectl {args:?}\n{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+            println!(
+                "--- kubectl {args:?}\n{}{}",
+                String::from_utf8_lossy(&out.stdout),
+                String::from_utf8_lossy(&out.stderr)
+            );
         }
     }
 }

@@ -87,7 +87,8 @@ fn killed_process(cluster: &Cluster) -> String {
 
 /// Kills the first process of a container, found by its cgroup.
 fn kill_container(id: &str) {
-    let processes = std::fs::read_dir("/proc").unwrap().filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    let processes =
+        std::fs::read_dir("/proc").unwrap().filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok());
     let inside = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| text.contains(id));
     let pid = processes.into_iter().find(inside).expect("the container's process");
     rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
@@ -158,7 +159,11 @@ fn bad_image(cluster: &Cluster) -> String {
     let new = "{.items[?(@.spec.containers[0].image==\"registry.holdfast.internal/absent:1\")].metadata.name}";
     cluster.wait("deployment/app", "jsonpath={.status.updatedReplicas}=1", 30);
     let stuck = cluster.field("pods", new);
-    cluster.wait(&format!("pod/{stuck}"), "jsonpath={.status.containerStatuses[0].state.waiting.reason}=ImagePullBackOff", 60);
+    cluster.wait(
+        &format!("pod/{stuck}"),
+        "jsonpath={.status.containerStatuses[0].state.waiting.reason}=ImagePullBackOff",
+        60,
+    );
     assert_eq!(cluster.field("deployment/app", "{.status.availableReplicas}"), "2");
     let took = timed(|| {
         cluster.kubectl(&["rollout", "undo", "deployment/app"]);

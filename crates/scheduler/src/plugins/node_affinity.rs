@@ -27,8 +27,9 @@ impl Plugin for NodeAffinity {
 
     fn score(&self, pod: &PodView, nodes: &[&NodeView], _total_nodes: usize) -> Vec<i64> {
         let affinity = pod.pod.spec.as_ref().and_then(|s| s.affinity.as_ref()).and_then(|a| a.node_affinity.as_ref());
-        let preferred =
-            affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_deref()).unwrap_or_default();
+        let preferred = affinity
+            .and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_deref())
+            .unwrap_or_default();
         normalize(nodes.iter().map(|node| preferred_weight(preferred, node.facts())).collect(), false)
     }
 }

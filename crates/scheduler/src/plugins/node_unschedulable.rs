@@ -16,8 +16,11 @@ impl Plugin for NodeUnschedulable {
         if !node.node.spec.as_ref().and_then(|s| s.unschedulable).unwrap_or(false) {
             return Verdict::Fits;
         }
-        let taint =
-            Taint { key: "node.kubernetes.io/unschedulable".to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
+        let taint = Taint {
+            key: "node.kubernetes.io/unschedulable".to_owned(),
+            effect: "NoSchedule".to_owned(),
+            ..Taint::default()
+        };
         let tolerations = pod.pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default();
         if semantics::taints::is_tolerated(tolerations, &taint) {
             Verdict::Fits

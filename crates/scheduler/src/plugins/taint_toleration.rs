@@ -14,7 +14,8 @@ impl Plugin for TaintToleration {
 
     fn filter(&self, pod: &PodView, node: &NodeView) -> Verdict {
         let tolerations = tolerations(pod);
-        let untolerated = semantics::taints::find_untolerated(taints(node), tolerations, semantics::taints::blocks_scheduling);
+        let untolerated =
+            semantics::taints::find_untolerated(taints(node), tolerations, semantics::taints::blocks_scheduling);
         match untolerated {
             None => Verdict::Fits,
             Some(_) => Verdict::Unresolvable("node(s) had untolerated taint(s)".to_owned()),
