@@ -37,6 +37,15 @@ pub struct PresentImage {
     pub username: String,
 }
 
+/// Who wants an image, and what a pull needs besides.
+pub struct ImageRequest<'a> {
+    pub pod: &'a Pod,
+    pub container: &'a Container,
+    pub sandbox: &'a v1::PodSandboxConfig,
+    pub objects: &'a Objects,
+    pub recorder: &'a PodRecorder,
+}
+
 pub struct Images {
     cri: Cri,
     slots: Semaphore,
@@ -50,14 +59,8 @@ impl Images {
     }
 
     /// Present, or pulled.
-    pub async fn ensure(
-        &self,
-        pod: &Pod,
-        container: &Container,
-        sandbox: &v1::PodSandboxConfig,
-        objects: &Objects,
-        recorder: &PodRecorder,
-    ) -> Result<PresentImage, ImageFailure> {
+    pub async fn ensure(&self, request: &ImageRequest<'_>) -> Result<PresentImage, ImageFailure> {
+        let ImageRequest { pod, container, recorder, .. } = request;
         let requested = container.image.as_deref().unwrap_or_default();
         let image = apply_default_tag(requested).map_err(|error| {
             let message = format!("Failed to apply default image tag \"{requested}\": {error}");
@@ -79,7 +82,7 @@ impl Images {
                 recorder.warning(pod, &container.name, "ErrImageNeverPull", &message);
                 Err(ImageFailure { reason: "ErrImageNeverPull", message, retryable: true })
             }
-            PullDecision::Pull => self.pull(pod, container, &image, sandbox, objects, recorder).await,
+            PullDecision::Pull => self.pull(request, &image).await,
         }
     }
 
@@ -94,15 +97,8 @@ impl Images {
         }))
     }
 
-    async fn pull(
-        &self,
-        pod: &Pod,
-        container: &Container,
-        image: &str,
-        sandbox: &v1::PodSandboxConfig,
-        objects: &Objects,
-        recorder: &PodRecorder,
-    ) -> Result<PresentImage, ImageFailure> {
+    async fn pull(&self, request: &ImageRequest<'_>, image: &str) -> Result<PresentImage, ImageFailure> {
+        let ImageRequest { pod, container, sandbox, objects, recorder } = request;
         let requested = container.image.as_deref().unwrap_or_default();
         recorder.normal(pod, &container.name, "Pulling", &format!("Pulling image \"{requested}\""));
         let turn = self.turn(image);
@@ -113,7 +109,7 @@ impl Images {
         let mut failure = None;
         for auth in find_credentials(pod, image, objects).await {
             let request =
-                v1::PullImageRequest { image: Some(spec_of(image)), auth, sandbox_config: Some(sandbox.clone()) };
+                v1::PullImageRequest { image: Some(spec_of(image)), auth, sandbox_config: Some((*sandbox).clone()) };
             match self.cri.pull_image(request).await {
                 Ok(_) => {
                     failure = None;

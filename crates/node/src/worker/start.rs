@@ -18,7 +18,7 @@ use crate::container_config::{ContainerInputs, prepare_container};
 use crate::cri::v1;
 use crate::env_vars::{EnvSources, resolve_env};
 use crate::hooks::{HandlerTarget, run_hook};
-use crate::images::ImageFailure;
+use crate::images::{ImageFailure, ImageRequest};
 use crate::kubelet::Context;
 
 /// Retry of everything that is not an image: configuration that may come to be right.
@@ -65,7 +65,14 @@ async fn configure(
     sandbox_config: &v1::PodSandboxConfig,
 ) -> Result<v1::ContainerConfig, StartFailure> {
     let StartInputs { context, pod, container, .. } = inputs;
-    let image = context.images.ensure(pod, container, sandbox_config, &context.objects, &context.recorder).await;
+    let request = ImageRequest {
+        pod,
+        container,
+        sandbox: sandbox_config,
+        objects: &context.objects,
+        recorder: &context.recorder,
+    };
+    let image = context.images.ensure(&request).await;
     let image = image.map_err(|failure| image_failure(inputs, failure))?;
     let mut facts = context.volumes.facts.clone();
     facts.pod_ips.clone_from(&inputs.pod_ips);
