@@ -72,11 +72,12 @@ impl Admission for LimitRanger {
 /// Containers cannot change by a plain update, so only creates and resizes of pods matter; an object that is being
 /// deleted does not.
 fn concerns(request: &AdmissionRequest) -> bool {
-    let written = match (&*request.resource, &*request.subresource, request.operation) {
-        ("pods", "", Operation::Create) | ("pods", "resize", Operation::Update) => true,
-        ("persistentvolumeclaims", "", Operation::Create | Operation::Update) => true,
-        _ => false,
-    };
+    let written = matches!(
+        (&*request.resource, &*request.subresource, request.operation),
+        ("pods", "", Operation::Create)
+            | ("pods", "resize", Operation::Update)
+            | ("persistentvolumeclaims", "", Operation::Create | Operation::Update)
+    );
     let deleted = request.old_object.as_ref().is_some_and(|old| old["metadata"]["deletionTimestamp"].is_string());
     request.group.is_empty() && written && !deleted
 }

@@ -95,7 +95,7 @@ fn since_seconds_counts_from_now() {
 async fn read_until(body: &mut Incoming, got: &mut String, expect: &str) {
     while !got.ends_with(expect) {
         let frame = body.frame().await.expect("more of the log").unwrap();
-        got.push_str(&String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap());
+        got.push_str(std::str::from_utf8(&frame.into_data().unwrap()).unwrap());
     }
 }
 
@@ -119,7 +119,7 @@ async fn following_growth_rotation_and_the_end() {
     directory.append("T stdout F last\n");
     kubelet.stop();
     while let Some(frame) = body.frame().await {
-        got.push_str(&String::from_utf8(frame.unwrap().into_data().unwrap().to_vec()).unwrap());
+        got.push_str(std::str::from_utf8(&frame.unwrap().into_data().unwrap()).unwrap());
     }
     assert_eq!(got, "first\nhalf a line\nbefore\nafter\nlast\n");
 }
