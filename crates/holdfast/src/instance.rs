@@ -13,6 +13,9 @@ use rustix::fs::FlockOperation;
 /// The line on standard output with which a foreground process says that the cluster is ready.
 pub const READY_LINE: &str = "ready";
 
+/// The line that says that it is not, but goes on trying.
+pub const NOT_READY_LINE: &str = "not ready";
+
 /// Held for the life of the instance.
 pub struct Lock {
     _file: File,
@@ -34,6 +37,8 @@ pub enum InstanceError {
         #[source]
         source: std::io::Error,
     },
+    #[error("the cluster runs, but its node is not Ready; it goes on trying. `holdfast status` shows what ails, `holdfast down` stops it")]
+    NotReady,
     #[error("holdfast ended before it was ready; the end of {log}:\n{tail}")]
     EndedEarly { log: String, tail: String },
 }
@@ -77,6 +82,9 @@ pub fn start_in_background(args: &[String], log: &Path, progress: &mut dyn FnMut
     for line in BufReader::new(stdout).lines().map_while(Result::ok) {
         if line == READY_LINE {
             return Ok(());
+        }
+        if line == NOT_READY_LINE {
+            return Err(InstanceError::NotReady);
         }
         progress(&line);
     }

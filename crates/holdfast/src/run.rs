@@ -21,9 +21,15 @@ use crate::server::{self, ControlPlane, ServerSettings, client_of};
 use crate::up::progress;
 use crate::{CommandResult, instance, network};
 
+/// Whoever started us waits this long for the node. A cold machine takes seconds; more than this wants a person.
+const READY_WITHIN: std::time::Duration = std::time::Duration::from_secs(120);
+
 /// Control plane and node, until a signal ends it.
 pub fn run_up(args: &UpArgs) -> CommandResult {
     start_log(&args.cluster.log);
+    if !rustix::process::geteuid().is_root() {
+        return Err("a node needs root for its namespaces, mounts and packet rules; run this with sudo".into());
+    }
     let _lock = instance::lock(&args.cluster.place.run_dir)?;
     let settings = server_settings(&args.cluster)?;
     let agent = agent_settings(args, &settings)?;
@@ -43,6 +49,7 @@ pub fn run_up(args: &UpArgs) -> CommandResult {
         let admin = client_of(&plane.server, "system:apiserver", &["system:masters"]);
         tokio::select! {
             () = tell_when_ready(&admin, &agent, &*clock) => {}
+            () = tokio::time::sleep(READY_WITHIN) => progress(instance::NOT_READY_LINE),
             () = wait_for_signal() => return,
             reason = plane.store_failed() => return error!("the store failed: {reason}"),
         }

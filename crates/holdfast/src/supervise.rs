@@ -20,9 +20,9 @@ pub async fn run_supervised<F, Fut, E>(name: &'static str, clock: &dyn Clock, st
 where
     F: Fn() -> Fut,
     Fut: Future<Output = Result<(), E>> + Send + 'static,
-    E: std::fmt::Display + Send + 'static,
+    E: std::error::Error + Send + 'static,
 {
-    let mut backoff = BACKOFF_FIRST;
+    let (mut backoff, mut first) = (BACKOFF_FIRST, true);
     while !stop.is_cancelled() {
         let began = clock.monotonic();
         let ended = tokio::spawn(start()).await;
@@ -31,7 +31,14 @@ where
         }
         match ended {
             Ok(Ok(())) => info!(component = name, "ended; starting it again"),
-            Ok(Err(e)) => error!(component = name, "failed: {e}; starting it again in {backoff:?}"),
+            Ok(Err(e)) => {
+                let why = crate::describe(&e);
+                error!(component = name, "failed: {why}; starting it again in {backoff:?}");
+                // Whoever waits for readiness learns what to cure, once.
+                if std::mem::take(&mut first) {
+                    crate::up::progress(&format!("{name}: {why}"));
+                }
+            }
             Err(e) => error!(component = name, "panicked: {e}; starting it again in {backoff:?}"),
         }
         if clock.monotonic().saturating_sub(began) > HEALTHY_AFTER {
@@ -63,7 +70,7 @@ mod tests {
             async move {
                 match n {
                     0 => panic!("first"),
-                    1 => Err("second"),
+                    1 => Err(std::io::Error::other("second")),
                     _ => {
                         ender.cancel();
                         Ok(())

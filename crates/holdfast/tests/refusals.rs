@@ -1,0 +1,140 @@
+//! What the binary refuses: each with one clear line that names the remedy, and nothing on disk harmed.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+/// A directory of its own for each test, gone at its end.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("holdfast-refusals-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.0.join("data")
+    }
+
+    /// `holdfast server` with everything below this place.
+    fn server(&self, run_dir: &str, port: u16) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+        command.args(["server", "--advertise-address", "127.0.0.1", "--port", &port.to_string()]);
+        command.arg("--data-dir").arg(self.data()).arg("--run-dir").arg(self.0.join(run_dir));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+/// A server that has said `ready`; killed at the end.
+struct Running(Child, BufReader<ChildStdout>);
+
+impl Running {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        while line.trim() != "ready" {
+            line.clear();
+            assert_ne!(lines.read_line(&mut line).unwrap(), 0, "the server ended before it was ready");
+        }
+        Self(child, lines)
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+        let mut rest = String::new();
+        self.1.read_to_string(&mut rest).unwrap();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The one line on standard error of a command that must fail.
+#[track_caller]
+fn refusal(out: &Output) -> String {
+    assert!(!out.status.success());
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    text.lines().find(|line| line.starts_with("holdfast: ")).unwrap_or_else(|| panic!("no such line in {text:?}")).to_owned()
+}
+
+fn files_below(path: &Path) -> usize {
+    std::fs::read_dir(path).map_or(0, |entries| entries.count())
+}
+
+#[test]
+fn a_used_port_is_named_and_nothing_is_written() {
+    let place = Place::new("port");
+    let holder = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = holder.local_addr().unwrap().port();
+    let line = refusal(&place.server("run", port).output().unwrap());
+    assert!(line.contains(&format!("port {port} cannot be used")) && line.contains("--port"), "{line}");
+    assert_eq!(files_below(&place.data()), 0);
+}
+
+#[test]
+fn a_second_instance_is_told_who_runs() {
+    let place = Place::new("second");
+    let running = Running::start(place.server("run", free_port()));
+    let line = refusal(&place.server("run", free_port()).output().unwrap());
+    assert!(line.contains(&format!("runs already (pid {}", running.pid())), "{line}");
+}
+
+#[test]
+fn a_second_instance_on_the_same_data_is_refused_by_the_store() {
+    let place = Place::new("data");
+    let running = Running::start(place.server("run", free_port()));
+    let line = refusal(&place.server("other-run", free_port()).output().unwrap());
+    assert!(line.contains(&running.pid().to_string()), "{line}");
+}
+
+#[test]
+fn a_damaged_store_names_the_file() {
+    let place = Place::new("damage");
+    drop(Running::start(place.server("run", free_port())));
+    let mut logs: Vec<PathBuf> = std::fs::read_dir(place.data().join("store")).unwrap().map(|e| e.unwrap().path()).collect();
+    logs.sort_by_key(|path| std::cmp::Reverse(std::fs::metadata(path).unwrap().len()));
+    let largest = &logs[0];
+    let mut bytes = std::fs::read(largest).unwrap();
+    // Into a record that others follow: the very last one cannot be told from a torn write.
+    let at = bytes.iter().rposition(|b| *b != 0).unwrap() / 3;
+    bytes[at] ^= 0xff;
+    std::fs::write(largest, bytes).unwrap();
+    let line = refusal(&place.server("run", free_port()).output().unwrap());
+    assert!(line.contains(&largest.file_name().unwrap().to_string_lossy().into_owned()), "{line}");
+}
+
+#[test]
+fn a_bad_network_is_named() {
+    let place = Place::new("network");
+    let mut command = place.server("run", free_port());
+    let line = refusal(&command.args(["--service-cidr", "10.43.0.1/16"]).output().unwrap());
+    assert!(line.contains("\"10.43.0.1/16\" is no IPv4 network"), "{line}");
+}
+
+#[test]
+fn a_foreign_certificate_directory_is_no_reason_to_make_a_new_authority() {
+    let place = Place::new("pki");
+    drop(Running::start(place.server("run", free_port())));
+    std::fs::write(place.data().join("pki/ca.key"), "not a key").unwrap();
+    let line = refusal(&place.server("run", free_port()).output().unwrap());
+    assert!(line.contains("ca.key") && line.contains("restore it from a backup"), "{line}");
+}
