@@ -96,6 +96,12 @@ impl Registry {
         self.resources.load().get(&key).cloned()
     }
 
+    /// All resources that are served from the same cache as `resource`, itself among them.
+    pub fn sharing_cache_with(&self, resource: &Resource) -> Vec<Arc<Resource>> {
+        let all = self.resources.load();
+        all.values().filter(|other| Arc::ptr_eq(&other.cache, &resource.cache)).cloned().collect()
+    }
+
     /// The resource of a group and plural in the version in which it is stored.
     pub fn stored_resource(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
         let resources = self.resources.load();

@@ -16,7 +16,8 @@ use crate::rest::Call;
 pub struct Selection {
     labels: LabelSelector,
     fields: FieldSelector,
-    decoder: Encoder,
+    /// One for each resource that shares the cache: each names its fields in its own way.
+    decoders: Vec<Encoder>,
     /// The one name that can match, if the selector says so.
     pub name: Option<String>,
     /// The one namespace that can match.
@@ -40,8 +41,9 @@ impl Selection {
         let in_path = Some(call.info.name.as_str()).filter(|name| !name.is_empty());
         let name = fields.exact("metadata.name").or(in_path).map(str::to_owned);
         let namespace = fields.exact("metadata.namespace").map(str::to_owned);
-        let decoder = Encoder::new(call.resource.clone(), Representation::JSON);
-        Ok(Self { labels, fields, decoder, name, namespace })
+        let sharing = call.core.registry.sharing_cache_with(&call.resource);
+        let decoders = sharing.into_iter().map(|resource| Encoder::new(resource, Representation::JSON)).collect();
+        Ok(Self { labels, fields, decoders, name, namespace })
     }
 
     pub fn is_everything(&self) -> bool {
@@ -63,33 +65,32 @@ impl Selection {
             "metadata.name" => entry.name(),
             "metadata.namespace" => entry.namespace(),
             _ => {
-                let fields = entry.fields.get_or_init(|| self.read_fields(entry));
-                let served = (self.decoder.resource.number, label);
-                fields.iter().find(|(l, _)| served.1 == *l).map_or("", |(_, value)| value.as_str())
+                let fields =
+                    entry.fields.get_or_init(|| self.decoders.iter().flat_map(|d| read_fields(d, entry)).collect());
+                fields.iter().find(|(known, _)| *known == label).map_or("", |(_, value)| value.as_str())
             }
         }
     }
+}
 
-    /// All selectable fields of an entry, in the served version. Kinds that share a cache name their fields differently, so
-    /// both the strategy's and the table's labels are there.
-    fn read_fields(&self, entry: &Entry) -> Vec<(&'static str, String)> {
-        let resource = &self.decoder.resource;
-        let value = match self.decoder.served_value(entry) {
-            Ok(value) => value,
-            Err(error) => {
-                tracing::error!(%error, "an object cannot be decoded for a field selector; its fields are empty");
-                return Vec::new();
-            }
-        };
-        let mut fields = resource.strategy.selectable_fields(&value);
-        let Some(kind) = resource.kind else { return fields };
-        for selectable in kind.selectable_fields {
-            if !fields.iter().any(|(label, _)| *label == selectable.label) {
-                let at_path = fields.iter().find(|(label, _)| *label == selectable.path).map(|(_, v)| v.clone());
-                let text = at_path.unwrap_or_else(|| field_value(&value, kind.message, selectable.path));
-                fields.push((selectable.label, text));
-            }
+/// All selectable fields of an entry in one served version: the strategy's computed ones and the table's.
+fn read_fields(decoder: &Encoder, entry: &Entry) -> Vec<(&'static str, String)> {
+    let resource = &decoder.resource;
+    let value = match decoder.served_value(entry) {
+        Ok(value) => value,
+        Err(error) => {
+            tracing::error!(%error, "an object cannot be decoded for a field selector; its fields are empty");
+            return Vec::new();
         }
-        fields
+    };
+    let mut fields = resource.strategy.selectable_fields(&value);
+    let Some(kind) = resource.kind else { return fields };
+    for selectable in kind.selectable_fields {
+        if !fields.iter().any(|(label, _)| *label == selectable.label) {
+            let at_path = fields.iter().find(|(label, _)| *label == selectable.path).map(|(_, v)| v.clone());
+            let text = at_path.unwrap_or_else(|| field_value(&value, kind.message, selectable.path));
+            fields.push((selectable.label, text));
+        }
     }
+    fields
 }

@@ -123,6 +123,9 @@ async fn events_are_one_storage_under_two_groups() {
     let selected =
         f.get("/api/v1/namespaces/default/events?fieldSelector=involvedObject.name%3Dp,reason%3DStarted").await;
     assert_eq!(selected.expect(200)["items"].as_array().unwrap().len(), 1);
+    // The other version selects by its own names, also after the first has been asked.
+    let selected = f.get("/apis/events.k8s.io/v1/namespaces/default/events?fieldSelector=regarding.name%3Dp").await;
+    assert_eq!(selected.expect(200)["items"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]
