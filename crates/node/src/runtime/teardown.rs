@@ -15,6 +15,8 @@ use crate::cgroups;
 use crate::config::{NodeConfig, RuntimeConfig};
 use crate::cri::{Cri, v1};
 
+/// Where the runtime keeps the sandboxes' network namespaces; it mounts the directory onto itself.
+const NETWORK_NAMESPACES: &str = "/run/netns";
 /// Sandboxes removed at once; each holds a shim and a CNI call.
 const REMOVALS_AT_ONCE: usize = 8;
 
@@ -32,6 +34,7 @@ pub async fn stop_runtime(config: &NodeConfig) {
     }
     cgroups::kill_all(&config.cgroup_root);
     unmount_below(&[&config.kubelet_dir, &runtime.root, &runtime.state]);
+    unmount_empty(Path::new(NETWORK_NAMESPACES));
     cgroups::remove_all(&config.cgroup_root).await;
     remove_tree(&config.kubelet_dir.join("pods"));
     remove_tree(&config.pod_log_dir);
@@ -99,6 +102,17 @@ pub fn unmount_below(roots: &[&Path]) {
     let mut points = parse_mount_points(&table);
     points.retain(|point| roots.iter().any(|root| point.starts_with(root) && point != *root));
     for point in points.iter().rev() {
+        if let Err(error) = unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            tracing::warn!(%error, point = %point.display(), "cannot unmount");
+        }
+    }
+}
+
+/// Unmounts a mount point with nothing in it; namespaces of others keep theirs.
+fn unmount_empty(point: &Path) {
+    let Ok(table) = std::fs::read_to_string("/proc/self/mountinfo") else { return };
+    let is_empty = std::fs::read_dir(point).is_ok_and(|mut entries| entries.next().is_none());
+    if is_empty && parse_mount_points(&table).iter().any(|mounted| mounted == point) {
         if let Err(error) = unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
             tracing::warn!(%error, point = %point.display(), "cannot unmount");
         }
