@@ -4,7 +4,7 @@
 //! the JSON as upstream's encoder prints it. Both directions must reproduce them byte for byte. Then properties: any
 //! bytes are survived, and the two receivers of a walk agree.
 
-#![allow(clippy::unwrap_used)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use api::codec::{self, TypeMeta, decode_json_strict, decode_proto, encode_proto, envelope, transcode_json};
 use api::schema::{self, MessageRef};

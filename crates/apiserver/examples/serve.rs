@@ -1,12 +1,7 @@
 //! An API server by itself, for trying clients and components against it: `serve DIRECTORY [PORT]`.
 //!
 //! Writes `DIRECTORY/admin.conf` and serves on 127.0.0.1 until it is killed. Real store, real certificates, RBAC and admission.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::disallowed_methods,
-    reason = "a development tool: a panic is its error message"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a program for developers: the first failure ends it")]
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! DaemonSets against the simulated API: placement, rollouts within bounds, history.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 

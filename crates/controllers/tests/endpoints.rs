@@ -1,5 +1,5 @@
 //! EndpointSlices and Endpoints of a Service, against the simulated API.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use controllers::endpoints::legacy::EndpointsController;
 use controllers::endpoints::slices::EndpointSliceController;

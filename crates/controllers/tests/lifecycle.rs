@@ -1,5 +1,5 @@
 //! Garbage collection and the end of namespaces, against the simulated API.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use controllers::garbage::GarbageCollector;
 use controllers::namespaces::NamespaceController;

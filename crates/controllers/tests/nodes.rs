@@ -1,5 +1,5 @@
 //! Node health, evictions, pod garbage and CIDRs, against the simulated API and a clock that moves when told to.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 

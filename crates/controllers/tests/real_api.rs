@@ -1,5 +1,5 @@
 //! All controllers against the real API server and store in one process; a few lines play the kubelet.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 use std::time::Duration;

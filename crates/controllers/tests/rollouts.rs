@@ -1,5 +1,5 @@
 //! Deployments and ReplicaSets together, against the simulated API: crash safety and the bounds of a rollout.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use controllers::deployment::DeploymentController;
 use controllers::replicas::ReplicaController;

@@ -1,5 +1,5 @@
 //! StatefulSets against the simulated API: order, claims, rollouts.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use controllers::stateful::StatefulSetController;
 use k8s_openapi::api::apps::v1::StatefulSet;

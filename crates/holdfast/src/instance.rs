@@ -37,7 +37,9 @@ pub enum InstanceError {
         #[source]
         source: std::io::Error,
     },
-    #[error("the cluster runs, but its node is not Ready; it goes on trying. `holdfast status` shows what ails, `holdfast down` stops it")]
+    #[error(
+        "the cluster runs, but its node is not Ready; it goes on trying. `holdfast status` shows what ails, `holdfast down` stops it"
+    )]
     NotReady,
     #[error("holdfast ended before it was ready; the end of {log}:\n{tail}")]
     EndedEarly { log: String, tail: String },

@@ -112,7 +112,7 @@ impl ControlPlane {
         let _inside = runtime.enter();
         let settings = controllers::registry::Settings {
             root_ca_pem: self.pki.cluster_ca().certificate_pem().to_owned(),
-            pod_range: self.pod_range.clone(),
+            pod_range: self.pod_range,
         };
         let controller_client = client_of(&self.server, "system:kube-controller-manager", &["system:masters"]);
         let (c, s) = (clock.clone(), stop.clone());

@@ -1,4 +1,5 @@
 //! What the binary refuses: each with one clear line that names the remedy, and nothing on disk harmed.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
@@ -73,7 +74,10 @@ fn free_port() -> u16 {
 fn refusal(out: &Output) -> String {
     assert!(!out.status.success());
     let text = String::from_utf8_lossy(&out.stderr).into_owned();
-    text.lines().find(|line| line.starts_with("holdfast: ")).unwrap_or_else(|| panic!("no such line in {text:?}")).to_owned()
+    text.lines()
+        .find(|line| line.starts_with("holdfast: "))
+        .unwrap_or_else(|| panic!("no such line in {text:?}"))
+        .to_owned()
 }
 
 fn files_below(path: &Path) -> usize {
@@ -111,7 +115,10 @@ fn a_damaged_store_names_the_file() {
     let place = Place::new("damage");
     drop(Running::start(place.server("run", free_port())));
     let files = std::fs::read_dir(place.data().join("store")).unwrap().map(|e| e.unwrap().path());
-    let log = files.into_iter().find(|path| path.file_name().unwrap().to_string_lossy().starts_with("wal-")).expect("a log segment");
+    let log = files
+        .into_iter()
+        .find(|path| path.file_name().unwrap().to_string_lossy().starts_with("wal-"))
+        .expect("a log segment");
     let mut bytes = std::fs::read(&log).unwrap();
     // Into a record that others follow: the very last one cannot be told from a torn write.
     let at = bytes.iter().rposition(|b| *b != 0).unwrap() / 3;

@@ -45,7 +45,7 @@ pub enum RuntimeError {
     )]
     EndpointDead { socket: PathBuf, source: tonic::Status },
     #[error("cannot parse {path}: fix the file or remove it")]
-    Registries { path: PathBuf, source: registries::RegistriesError },
+    Registries { path: PathBuf, source: Box<registries::RegistriesError> },
     #[error("{program} {args} failed: {message}")]
     Command { program: PathBuf, args: String, message: String },
 }

@@ -111,11 +111,11 @@ mod tests {
 
     #[test]
     fn a_selector_must_match() {
-        let mut pod = Pod::default();
-        pod.spec = Some(k8s_openapi::api::core::v1::PodSpec {
+        let spec = k8s_openapi::api::core::v1::PodSpec {
             node_selector: Some(BTreeMap::from([("disk".to_owned(), "ssd".to_owned())])),
             ..Default::default()
-        });
+        };
+        let pod = Pod { spec: Some(spec), ..Default::default() };
         let mut node = NodeView { max_pods: 9, ..NodeView::default() };
         assert_eq!(decide_admission(&pod, &node).unwrap_err().reason, "NodeAffinity");
         node.labels.insert("disk".to_owned(), "ssd".to_owned());

@@ -1,4 +1,5 @@
 //! Whole lives of pods against a perfect runtime: plan, carry out, plan again. No clock but the test's.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;

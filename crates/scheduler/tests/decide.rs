@@ -1,4 +1,5 @@
 //! Decisions on small clusters: which node is chosen, and what a Pod that fits nowhere is told.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 

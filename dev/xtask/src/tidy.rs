@@ -11,6 +11,7 @@ const FILE_LINES_MAX: usize = 700;
 /// (what a line must not contain, why and what instead, whether test code is exempt)
 const RULES: &[(&str, &str, bool)] = &[
     ("#[allow(", "no waivers: fix it, or `#[expect(.., reason = ..)]`", false),
+    ("#![allow(", "no waivers: fix it, or `#![expect(.., reason = ..)]`", false),
     ("#[ignore", "a test that does not run is no test", false),
     ("todo!(", "nothing unfinished lands", false),
     ("unimplemented!(", "nothing unfinished lands", false),

@@ -184,9 +184,12 @@ async fn pods_that_are_refused() {
     .await;
 }
 
+fn node() -> Identity {
+    user("system:node:n1", &["system:nodes"])
+}
+
 #[tokio::test]
 async fn a_kubelet_writes_only_its_own() {
-    let node = || user("system:node:n1", &["system:nodes"]);
     let cases = [
         (Operation::Create, "core/nodes -/n1", json!({"metadata": {"name": "n1"}}), "ok"),
         (
@@ -220,6 +223,16 @@ async fn a_kubelet_writes_only_its_own() {
             json!({}),
             "pods \"there\" is forbidden: node n1 can only evict pods with spec.nodeName set to itself",
         ),
+        (Operation::Create, "core/configmaps ns/x", json!({}), "ok"),
+    ];
+    for (operation, what, object, expect) in cases {
+        assert_eq!(message(operation, node(), what, object).await, expect, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_kubelet_asks_for_its_own_leases_and_tokens() {
+    let cases = [
         (
             Operation::Create,
             "coordination.k8s.io/leases ns/n1",
@@ -256,11 +269,14 @@ async fn a_kubelet_writes_only_its_own() {
             json!({"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "there", "uid": "uid-there"}}}),
             "serviceaccounts \"default\" is forbidden: node requested token bound to a pod scheduled on a different node",
         ),
-        (Operation::Create, "core/configmaps ns/x", json!({}), "ok"),
     ];
     for (operation, what, object, expect) in cases {
         assert_eq!(message(operation, node(), what, object).await, expect, "{what}");
     }
+}
+
+#[tokio::test]
+async fn a_kubelet_leaves_its_taints_and_foreign_pods_be() {
     let mut update = write(
         Operation::Update,
         node(),

@@ -217,7 +217,8 @@ async fn who_a_request_comes_from() {
     let encoded = BASE64_URL_SAFE_NO_PAD.encode(token.trim_start_matches("Bearer "));
     let websocket = format!("v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.{encoded}");
     let robot = "system:serviceaccount:ns:robot";
-    let cases: [(&str, Vec<(&str, &str)>, Option<&crate::pki::Pki>, Option<&str>); 10] = [
+    type Case<'a> = (&'a str, Vec<(&'a str, &'a str)>, Option<&'a crate::pki::Pki>, Option<&'a str>);
+    let cases: [Case<'_>; 10] = [
         ("/api", vec![], None, None),
         ("/version", vec![], None, None),
         ("/healthz", vec![], None, Some(ANONYMOUS)),

@@ -1,7 +1,7 @@
 //! Black-box tests of the API server: requests in, responses out, over the real store on a temporary directory.
 //!
 //! `fixture` makes a server and asks it; the other files hold one area of behaviour each.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod bad_input;
 mod deleting;

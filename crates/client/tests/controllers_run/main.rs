@@ -1,5 +1,5 @@
 //! Informers, runner, recorder and garbage collection together, over an in-process client and the simulated API.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod simulated_api;
 

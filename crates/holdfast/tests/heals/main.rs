@@ -2,6 +2,7 @@
 //!
 //! Needs root, containerd, runc, nft and kubectl (`dev/setup`), and no other cluster on this machine. The scenarios run in
 //! order on one cluster; each makes and removes its own objects. Every wait is a watch (`kubectl wait`) with a limit.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod cluster;
 mod load;

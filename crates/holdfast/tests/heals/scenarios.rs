@@ -60,7 +60,14 @@ spec: {{selector: {{app: app}}, ports: [{{port: 80, targetPort: 8080}}]}}
 }
 
 fn remove_app(cluster: &Cluster) {
-    cluster.kubectl(&["delete", "deployment/app", "service/app", "--cascade=foreground", "--ignore-not-found", "--timeout=60s"]);
+    cluster.kubectl(&[
+        "delete",
+        "deployment/app",
+        "service/app",
+        "--cascade=foreground",
+        "--ignore-not-found",
+        "--timeout=60s",
+    ]);
 }
 
 fn first_pod(cluster: &Cluster) -> String {

@@ -1,5 +1,5 @@
 //! Tests against the real kernel, each in network namespaces of its own. They need root, `ip` and `nft`.
-#![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod api;
 mod cni;

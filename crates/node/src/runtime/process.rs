@@ -148,8 +148,10 @@ fn write_hosts(config: &RuntimeConfig, hosts_dir: &Path) -> Result<(), RuntimeEr
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(source) => return Err(RuntimeError::Write { path: config.registries_file.clone(), source }),
     };
-    let registries = parse_registries(&text)
-        .map_err(|source| RuntimeError::Registries { path: config.registries_file.clone(), source })?;
+    let registries = parse_registries(&text).map_err(|source| RuntimeError::Registries {
+        path: config.registries_file.clone(),
+        source: Box::new(source),
+    })?;
     // Stale mirrors must not outlive their line in the file.
     if let Err(source) = std::fs::remove_dir_all(hosts_dir)
         && source.kind() != std::io::ErrorKind::NotFound
