@@ -26,3 +26,7 @@ setup:
 ## test: every check and test of the project
 test: setup
 	@dev/test
+
+## bench: the figures of docs/figures.md, as a table; HOLDFAST_LAB adds the stock cluster
+bench: setup
+	@dev/bench

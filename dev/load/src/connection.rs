@@ -265,3 +265,6 @@ fn status_error(method: Method, path: &str, status: StatusCode, body: &[u8]) -> 
     let body = String::from_utf8_lossy(&body[..body.len().min(400)]).into_owned();
     CallError::Status { method, path: path.to_owned(), status, body }
 }
+
+#[cfg(test)]
+mod tests;
