@@ -1,12 +1,15 @@
 //! `cargo xtask deps`: the crate table of ARCHITECTURE.md against the manifests.
 //!
 //! Checks that every workspace crate has a row, uses only the siblings its row allows, and that a crate marked pure has no
-//! dependency that can reach a socket, file, process or clock. Development dependencies are free.
+//! dependency that can reach a socket, file, process or clock; development dependencies are free there. Dead dependencies
+//! are found too, see `unused`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use serde_json::Value;
+
+use crate::unused::find_unused;
 
 /// What a pure crate may never link: each can do IO or read the clock.
 const IMPURE: &[&str] = &[
@@ -42,7 +45,9 @@ pub fn run() -> Result<(), String> {
     let page = std::fs::read_to_string("ARCHITECTURE.md")
         .map_err(|e| format!("ARCHITECTURE.md: {e}; run it in the project's root"))?;
     let rows = parse_table(&page);
-    let problems = check(&rows, &cargo_metadata()?);
+    let metadata = cargo_metadata()?;
+    let mut problems = check(&rows, &metadata);
+    problems.extend(find_unused(&metadata));
     if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
 }
 

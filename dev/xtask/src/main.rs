@@ -5,6 +5,7 @@
 mod deps;
 mod schema;
 mod tidy;
+mod unused;
 
 use std::process::ExitCode;
 

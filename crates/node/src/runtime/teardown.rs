@@ -112,10 +112,11 @@ pub fn unmount_below(roots: &[&Path]) {
 fn unmount_empty(point: &Path) {
     let Ok(table) = std::fs::read_to_string("/proc/self/mountinfo") else { return };
     let is_empty = std::fs::read_dir(point).is_ok_and(|mut entries| entries.next().is_none());
-    if is_empty && parse_mount_points(&table).iter().any(|mounted| mounted == point) {
-        if let Err(error) = unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-            tracing::warn!(%error, point = %point.display(), "cannot unmount");
-        }
+    if is_empty
+        && parse_mount_points(&table).iter().any(|mounted| mounted == point)
+        && let Err(error) = unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+    {
+        tracing::warn!(%error, point = %point.display(), "cannot unmount");
     }
 }
 
