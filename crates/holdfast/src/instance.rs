@@ -67,6 +67,31 @@ pub fn running_pid(run_dir: &Path) -> Option<i32> {
     }
 }
 
+/// Like [`running_pid`], but a process that has been killed and is only being taken down counts as gone, once it is.
+pub fn lasting_pid(run_dir: &Path) -> Option<i32> {
+    let pid = running_pid(run_dir)?;
+    if !is_ending(pid) {
+        return Some(pid);
+    }
+    wait_for_exit(rustix::process::Pid::from_raw(pid)?, 10);
+    running_pid(run_dir)
+}
+
+/// True once SIGKILL is pending for the process, or the kernel takes it down (PF_EXITING).
+fn is_ending(pid: i32) -> bool {
+    const PF_EXITING: u64 = 0x4;
+    const SIGKILL_BIT: u64 = 1 << 8;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // After the name in parentheses: state, ppid, pgrp, session, tty, tpgid, flags.
+    let flags = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(6)?.parse::<u64>().ok());
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pending = status
+        .lines()
+        .filter(|line| line.starts_with("ShdPnd:") || line.starts_with("SigPnd:"))
+        .filter_map(|line| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok());
+    flags.is_none_or(|flags| flags & PF_EXITING != 0) || pending.into_iter().any(|set| set & SIGKILL_BIT != 0)
+}
+
 /// Starts `holdfast` with `args` in a session of its own, hands its progress lines to `progress`, and returns when it is ready.
 pub fn start_in_background(args: &[String], log: &Path, progress: &mut dyn FnMut(&str)) -> Result<(), InstanceError> {
     if let Some(dir) = log.parent() {

@@ -13,7 +13,7 @@ use crate::{kubeconfig, user_kubeconfig};
 /// Starts the cluster in the background; on one that runs already it says so and succeeds.
 pub fn run_in_background(args: &UpArgs, own_args: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     let place = &args.cluster.place;
-    if let Some(pid) = instance::running_pid(&place.run_dir) {
+    if let Some(pid) = instance::lasting_pid(&place.run_dir) {
         println!("holdfast runs already (pid {pid}); `holdfast status` shows it");
         merge_kubeconfig(args)?;
         return Ok(());
