@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::etcd_command::EtcdArgs;
+
 /// Kubernetes in one binary.
 #[derive(Debug, Parser)]
 #[command(name = "holdfast", version = VERSION, about, disable_help_subcommand = true)]
@@ -26,6 +28,8 @@ pub enum Command {
     Server(ClusterArgs),
     /// Print the administrator's kubeconfig.
     Kubeconfig(PlaceArgs),
+    /// Run the store alone with the etcd v3 API and etcd's flags, one member, in the foreground.
+    Etcd(Box<EtcdArgs>),
     /// Say in one screen what runs and what ails.
     Status(PlaceArgs),
 }

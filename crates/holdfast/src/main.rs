@@ -1,10 +1,11 @@
 //! The holdfast binary: command line, wiring, supervision, shutdown. Everything else lives in the crates it puts together.
 //!
-//! Reading order: [`cli`], [`up`], [`instance`], [`server`], [`agent`], [`supervise`], [`scheduling`], [`down`], [`status`].
+//! Reading order: [`cli`], [`up`], [`instance`], [`server`], [`agent`], [`supervise`], [`scheduling`], [`down`], [`status`]; [`etcd_command`].
 
 mod agent;
 mod cli;
 mod down;
+mod etcd_command;
 mod images;
 mod instance;
 mod kubeconfig;
@@ -54,6 +55,7 @@ fn run_command(command: Command) -> CommandResult {
             print!("{text}");
             Ok(())
         }
+        Command::Etcd(args) => etcd_command::run(&args),
         Command::Status(place) => status::run(&place),
     }
 }

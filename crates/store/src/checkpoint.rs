@@ -46,7 +46,7 @@ pub(crate) struct Job {
 /// Writes the state and removes what it makes superfluous. Returns the size of the file.
 pub(crate) fn write_checkpoint(disk: &dyn Disk, identity: Identity, job: &Job) -> io::Result<u64> {
     let state = &job.state;
-    let result = write_temporary(disk, identity, state).and_then(|bytes| {
+    let result = disk.create(TEMPORARY).and_then(|file| write_state(file, identity, state)).and_then(|bytes| {
         disk.rename(TEMPORARY, &checkpoint_name(state.index))?;
         disk.sync_dir()?;
         Ok(bytes)
@@ -59,9 +59,9 @@ pub(crate) fn write_checkpoint(disk: &dyn Disk, identity: Identity, job: &Job) -
     Ok(bytes)
 }
 
-fn write_temporary(disk: &dyn Disk, identity: Identity, state: &State) -> io::Result<u64> {
+/// Writes the whole of `state` to `file`, in order, and syncs it. Returns the number of bytes.
+pub(crate) fn write_state(mut file: Box<dyn DiskFile>, identity: Identity, state: &State) -> io::Result<u64> {
     let header = Header { kind: FileKind::Checkpoint, identity, segment: 0, index: state.index };
-    let mut file = disk.create(TEMPORARY)?;
     file.append(&header.encode())?;
     let mut out =
         Output { file, salt: header.salt(), number: 0, bytes: HEADER_LEN as u64, w: Writer::default(), records: 0 };
@@ -169,6 +169,31 @@ pub(crate) fn checkpoints_newest_first(names: &[String]) -> Vec<(u64, String)> {
     let mut found: Vec<_> = names.iter().filter_map(parse).collect();
     found.sort_by(|a, b| b.cmp(a));
     found
+}
+
+/// Makes the checkpoint that `content` holds the only content of a directory that has none. Nothing is kept of a bad one.
+pub(crate) fn install_checkpoint(disk: &dyn Disk, content: &mut dyn io::Read) -> Result<Loaded, OpenError> {
+    let failed = |operation| move |source| OpenError::Io { operation, file: TEMPORARY.to_owned(), source };
+    let mut copy = || {
+        let mut file = disk.create(TEMPORARY)?;
+        let mut buffer = vec![0; FRAME_BYTES];
+        loop {
+            match content.read(&mut buffer)? {
+                0 => return file.sync(),
+                got => file.append(&buffer[..got])?,
+            }
+        }
+    };
+    let installed =
+        copy().map_err(failed("write")).and_then(|()| read_checkpoint(disk, TEMPORARY)).and_then(|loaded| {
+            disk.rename(TEMPORARY, &checkpoint_name(loaded.header.index)).map_err(failed("rename"))?;
+            disk.sync_dir().map_err(failed("sync"))?;
+            Ok(loaded)
+        });
+    if installed.is_err() {
+        remove_if_there(disk, TEMPORARY);
+    }
+    installed
 }
 
 fn checkpoint_name(index: u64) -> String {

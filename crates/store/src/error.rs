@@ -57,6 +57,9 @@ pub enum OpenError {
     /// A second instance on the same data.
     #[error("the data directory {directory} is in use by process {}", pid.map_or_else(|| "(unknown)".to_owned(), |p| p.to_string()))]
     InUse { directory: String, pid: Option<u32> },
+    /// A snapshot is restored into an empty directory only.
+    #[error("the data directory {directory} is not empty: it holds {file}; choose another one, or move it away")]
+    NotEmpty { directory: String, file: String },
     /// A file fails its checks at a place where no crash can have left it so.
     #[error("{file} is corrupted at offset {offset}: {detail}; restore this member from a snapshot or a backup")]
     Corrupt { file: String, offset: u64, detail: String },

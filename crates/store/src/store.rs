@@ -3,6 +3,7 @@
 //! Reads and watches are answered from the published state, on the caller's own thread. Writes go to the driver and are
 //! answered when they are durable and applied. What is bounded: the bytes of writes under way ([`Config`]); more writers wait.
 
+use std::io;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -11,9 +12,10 @@ use base::{Clock, OsRng, Rng};
 use futures::future::{BoxFuture, FutureExt, ready};
 use tokio::sync::{Semaphore, oneshot, watch};
 
+use crate::checkpoint::{install_checkpoint, write_state};
 use crate::command::Command;
 use crate::config::Config;
-use crate::disk::{Disk, LockError};
+use crate::disk::{Disk, DiskFile, LockError};
 use crate::driver::{Driver, Message, Reply};
 use crate::error::{KvError, OpenError};
 use crate::frame::Identity;
@@ -40,6 +42,7 @@ const TTL_SECONDS_MAX: i64 = 9_000_000_000;
 /// instance.
 pub struct Store {
     config: Config,
+    identity: Identity,
     published: Arc<Published>,
     inbox: Sender<Message>,
     /// Bytes of writes that may still be begun.
@@ -68,7 +71,7 @@ impl Store {
         let tick_interval = config.tick_interval;
         let (inbox, thread) = spawn_threads(Parts { driver, log, disk, lock, identity, clock, tick_interval })?;
         let room = Arc::new(Semaphore::new(config.in_flight_bytes_max));
-        Ok(Self { config, published, inbox, room, stopped, driver: Mutex::new(Some(thread)) })
+        Ok(Self { config, identity, published, inbox, room, stopped, driver: Mutex::new(Some(thread)) })
     }
 
     /// Ends the store: waits until the writes under way are durable and all threads have ended. Later requests fail with
@@ -103,6 +106,29 @@ impl Store {
     /// [`Kv::range`] without the future: reads never wait.
     pub fn range_now(&self, request: &RangeRequest) -> Result<RangeResponse, KvError> {
         self.published.state.load().range(request)
+    }
+
+    /// Writes everything that is applied now to `file`: keys, history and leases, as one self-contained snapshot for
+    /// [`Store::restore`]. Blocks on `file` alone; the store goes on meanwhile. Returns the number of bytes.
+    pub fn write_snapshot(&self, file: Box<dyn DiskFile>) -> io::Result<u64> {
+        let state = self.published.state.load_full();
+        write_state(file, self.identity, &state)
+    }
+
+    /// Fills an empty directory with a snapshot, so that [`Store::open`] finds what was there when it was taken, with the
+    /// same revisions and the same identity. Returns the revision. A directory that holds a store, and a snapshot that is
+    /// damaged or cut short, are refused.
+    pub fn restore(disk: &dyn Disk, snapshot: &mut dyn io::Read) -> Result<i64, OpenError> {
+        let failed = |source| OpenError::Io { operation: "list", file: disk.describe(), source };
+        let names = disk.list().map_err(failed)?;
+        if let Some(name) = names.iter().find(|name| name.starts_with("checkpoint-") || name.starts_with("wal-")) {
+            return Err(OpenError::NotEmpty { directory: disk.describe(), file: name.clone() });
+        }
+        let _lock = disk.lock().map_err(|error| match error {
+            LockError::Held { pid } => OpenError::InUse { directory: disk.describe(), pid },
+            LockError::Io(source) => OpenError::Io { operation: "lock", file: disk.describe(), source },
+        })?;
+        Ok(install_checkpoint(disk, snapshot)?.state.revision)
     }
 
     async fn propose(&self, command: Command) -> Result<Outcome, KvError> {

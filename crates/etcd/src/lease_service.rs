@@ -1,0 +1,106 @@
+//! The service `Lease`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::Stream;
+use store::{Kv as _, KvError};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::member::{Member, count};
+use crate::proto::etcdserverpb::lease_server::Lease;
+use crate::proto::etcdserverpb::{
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
+    LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse,
+};
+use crate::refusals::status_of;
+
+/// etcd raises shorter times to live to this: one and a half election timeouts, rounded up.
+const TTL_SECONDS_MIN: i64 = 2;
+
+pub(crate) struct LeaseService {
+    pub(crate) member: Arc<Member>,
+}
+
+#[async_trait::async_trait]
+impl Lease for LeaseService {
+    type LeaseKeepAliveStream = Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send>>;
+
+    async fn lease_grant(&self, request: Request<LeaseGrantRequest>) -> Result<Response<LeaseGrantResponse>, Status> {
+        let LeaseGrantRequest { ttl, id } = request.into_inner();
+        let granted = self.member.store.lease_grant(id, ttl.max(TTL_SECONDS_MIN)).await;
+        let granted = granted.map_err(|error| status_of(&error))?;
+        count(&self.member.counters.leases_granted);
+        let header = Some(self.member.header_now());
+        let (id, ttl) = (granted.id, granted.ttl_seconds);
+        Ok(Response::new(LeaseGrantResponse { header, id, ttl, error: String::new() }))
+    }
+
+    async fn lease_revoke(
+        &self,
+        request: Request<LeaseRevokeRequest>,
+    ) -> Result<Response<LeaseRevokeResponse>, Status> {
+        self.member.store.lease_revoke(request.get_ref().id).await.map_err(|error| status_of(&error))?;
+        count(&self.member.counters.leases_revoked);
+        Ok(Response::new(LeaseRevokeResponse { header: Some(self.member.header_now()) }))
+    }
+
+    async fn lease_keep_alive(
+        &self,
+        request: Request<Streaming<LeaseKeepAliveRequest>>,
+    ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        let member = Arc::clone(&self.member);
+        // One answer for each request, in order: the client's own pace is the bound.
+        let answers = futures::stream::try_unfold((member, request.into_inner()), |(member, mut asks)| async move {
+            let Some(ask) = asks.message().await? else { return Ok(None) };
+            let answer = keep_alive(&member, ask.id).await?;
+            Ok(Some((answer, (member, asks))))
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: Request<LeaseTimeToLiveRequest>,
+    ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        let LeaseTimeToLiveRequest { id, keys } = request.into_inner();
+        let header = Some(self.member.header_now());
+        match self.member.store.lease_time_to_live(id).await {
+            Ok(lease) => Ok(Response::new(LeaseTimeToLiveResponse {
+                header,
+                id,
+                ttl: lease.remaining_seconds,
+                granted_ttl: lease.granted_ttl_seconds,
+                keys: if keys { lease.keys } else { Vec::new() },
+            })),
+            // No error in etcd: the time to live says it.
+            Err(KvError::LeaseNotFound { .. }) => {
+                Ok(Response::new(LeaseTimeToLiveResponse { header, id, ttl: -1, ..LeaseTimeToLiveResponse::default() }))
+            }
+            Err(error) => Err(status_of(&error)),
+        }
+    }
+
+    async fn lease_leases(
+        &self,
+        _request: Request<LeaseLeasesRequest>,
+    ) -> Result<Response<LeaseLeasesResponse>, Status> {
+        let ids = self.member.store.leases().await.map_err(|error| status_of(&error))?;
+        let leases = ids.into_iter().map(|id| LeaseStatus { id }).collect();
+        Ok(Response::new(LeaseLeasesResponse { header: Some(self.member.header_now()), leases }))
+    }
+}
+
+/// Renews a lease; one that does not exist is answered with a time to live of 0.
+async fn keep_alive(member: &Member, id: i64) -> Result<LeaseKeepAliveResponse, Status> {
+    // The header first: a renewal must not claim a revision at which the lease was gone already.
+    let header = Some(member.header_now());
+    let ttl = match member.store.lease_keep_alive(id).await {
+        Ok(ttl) => ttl,
+        Err(KvError::LeaseNotFound { .. }) => 0,
+        Err(error) => return Err(status_of(&error)),
+    };
+    count(&member.counters.leases_renewed);
+    Ok(LeaseKeepAliveResponse { header, id, ttl })
+}

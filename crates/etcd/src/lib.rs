@@ -1,0 +1,44 @@
+//! etcd's v3 API over Holdfast's own store: what any etcd client, unchanged, talks to.
+//!
+//! ```text
+//! connection -> listener (TLS or plaintext, HTTP/2 or 1.1)
+//!     gRPC  -> kv, watch, lease, maintenance, cluster, auth -> store::Kv
+//!     plain -> /health /livez /readyz /version /metrics
+//! ```
+//!
+//! Invariants: error codes and texts are etcd's, because clients match on them; the store's semantics are passed on as they
+//! are; nothing here waits for the disk except a write for its own durability; every queue is bounded.
+//! Not here: flags and files (the binary's), more than one member (membership changes are refused), access control (it is
+//! off, as in etcd by default).
+//!
+//! Reading order: [`member`] (what a server is made of), `listener`, `kv_service`, `range_options`, `txn_words`,
+//! `watch_service`, `watch_task`, `lease_service`, `maintenance_service`, [`snapshot`], `state_hash`, `cluster_service`, `auth_service`,
+//! [`refusals`], `plain_http`, `metrics`.
+
+#![forbid(unsafe_code)]
+
+mod auth_service;
+mod cluster_service;
+mod kv_service;
+mod lease_service;
+mod listener;
+mod maintenance_service;
+pub mod member;
+mod metrics;
+mod plain_http;
+pub mod proto;
+mod range_options;
+pub mod refusals;
+pub mod snapshot;
+mod state_hash;
+mod txn_words;
+mod watch_service;
+mod watch_task;
+
+pub use listener::EtcdServer;
+pub use member::Settings;
+
+/// The version of etcd whose API this is; clients decide by it what they may use.
+pub const ETCD_VERSION: &str = "3.7.3";
+/// As etcd reports it for the cluster and the storage: the minor version with patch 0.
+pub const ETCD_CLUSTER_VERSION: &str = "3.7.0";

@@ -1,0 +1,224 @@
+//! Connections: TLS or plaintext, HTTP/2 or 1.1 on one port, gRPC and plain HTTP on one connection.
+//!
+//! Invariant: a connection that misbehaves ends alone. Bounded: connections, streams of a connection, request sizes.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use store::{KvError, Store};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::body::Body;
+use tower::Service as _;
+
+use crate::auth_service::AuthService;
+use crate::cluster_service::ClusterService;
+use crate::kv_service::KvService;
+use crate::lease_service::LeaseService;
+use crate::maintenance_service::MaintenanceService;
+use crate::member::{Member, Settings};
+use crate::plain_http;
+use crate::proto::etcdserverpb::auth_server::AuthServer;
+use crate::proto::etcdserverpb::cluster_server::ClusterServer;
+use crate::proto::etcdserverpb::kv_server::KvServer;
+use crate::proto::etcdserverpb::lease_server::LeaseServer;
+use crate::proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use crate::proto::etcdserverpb::watch_server::WatchServer;
+use crate::proto::health::health_check_response::ServingStatus;
+use crate::proto::health::health_server::{Health, HealthServer};
+use crate::proto::health::{HealthCheckRequest, HealthCheckResponse};
+use crate::watch_service::WatchService;
+
+const SNAPSHOTS_MAX: usize = 2;
+const CONNECTIONS_MAX: usize = 10_000;
+/// Every watch stream and every request under way is one.
+const STREAMS_MAX: u32 = 100_000;
+const WINDOW_BYTES: u32 = 1 << 20;
+/// Beyond the request itself, for its envelope: etcd's figure.
+const ENVELOPE_BYTES: usize = 512 << 10;
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// A connection whose other end has vanished is found out after these two.
+const PING_EVERY: Duration = Duration::from_secs(60);
+const PING_ANSWER: Duration = Duration::from_secs(20);
+
+/// The etcd v3 API over one store. Cheap to clone.
+#[derive(Clone)]
+pub struct EtcdServer {
+    member: Arc<Member>,
+    kv: KvServer<KvService>,
+    watch: WatchServer<WatchService>,
+    lease: LeaseServer<LeaseService>,
+    maintenance: MaintenanceServer<MaintenanceService>,
+    cluster: ClusterServer<ClusterService>,
+    auth: AuthServer<AuthService>,
+    health: HealthServer<HealthService>,
+    connections: Arc<Semaphore>,
+}
+
+impl EtcdServer {
+    /// Errors: the store has stopped already.
+    pub async fn new(store: Arc<Store>, settings: Settings) -> Result<Self, KvError> {
+        let member = Arc::new(Member::new(store, settings).await?);
+        let of = || Arc::clone(&member);
+        let bytes_max = member.settings.request_bytes_max + ENVELOPE_BYTES;
+        Ok(Self {
+            kv: KvServer::new(KvService { member: of() })
+                .max_decoding_message_size(bytes_max)
+                .max_encoding_message_size(usize::MAX),
+            watch: WatchServer::new(WatchService { member: of() }).max_encoding_message_size(usize::MAX),
+            lease: LeaseServer::new(LeaseService { member: of() }),
+            maintenance: MaintenanceServer::new(MaintenanceService {
+                member: of(),
+                snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
+            }),
+            cluster: ClusterServer::new(ClusterService { member: of() }),
+            auth: AuthServer::new(AuthService { member: of() }),
+            health: HealthServer::new(HealthService { member: of() }),
+            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            member,
+        })
+    }
+
+    /// The identity of the cluster and of this member.
+    pub fn ids(&self) -> (u64, u64) {
+        (self.member.cluster_id, self.member.member_id)
+    }
+
+    /// Serves gRPC and plain HTTP on `listener` until `stop`. `tls`: the configuration, which should offer `h2` and
+    /// `http/1.1` and decides who may connect; `None` = plaintext.
+    pub async fn serve(&self, listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, stop: CancellationToken) {
+        self.accept(listener, tls, stop, true).await;
+    }
+
+    /// As [`Self::serve`], but plain HTTP alone: health, version and metrics.
+    pub async fn serve_metrics(
+        &self,
+        listener: TcpListener,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        stop: CancellationToken,
+    ) {
+        self.accept(listener, tls, stop, false).await;
+    }
+
+    async fn accept(
+        &self,
+        listener: TcpListener,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        stop: CancellationToken,
+        grpc: bool,
+    ) {
+        let acceptor = tls.map(TlsAcceptor::from);
+        loop {
+            let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stop.cancelled() => return,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection was not accepted");
+                    // Out of descriptors, as a rule: give others time to close.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let (server, acceptor, stop) = (self.clone(), acceptor.clone(), stop.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = server.serve_connection(stream, acceptor, grpc) => {}
+                    () = stop.cancelled() => {}
+                }
+                drop(permit);
+            });
+        }
+    }
+
+    async fn serve_connection(&self, stream: TcpStream, acceptor: Option<TlsAcceptor>, grpc: bool) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY was not set");
+        }
+        match acceptor {
+            None => self.serve_http(stream, grpc).await,
+            Some(acceptor) => match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => self.serve_http(stream, grpc).await,
+                Ok(Err(error)) => tracing::warn!(%error, "rejected connection on client endpoint"),
+                Err(_) => tracing::debug!("a TLS handshake took too long"),
+            },
+        }
+    }
+
+    async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, grpc: bool) {
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS_MAX)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(4 * WINDOW_BYTES)
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_ANSWER);
+        let service = hyper::service::service_fn(|request: Request<Incoming>| {
+            let server = self.clone();
+            async move { Ok::<_, Infallible>(server.answer(request, grpc).await) }
+        });
+        if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+            tracing::debug!(%error, "a connection has ended");
+        }
+    }
+
+    async fn answer(mut self, request: Request<Incoming>, grpc: bool) -> Response<Body> {
+        let content_type = request.headers().get(http::header::CONTENT_TYPE);
+        if !content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+            let (method, uri) = (request.method(), request.uri());
+            return plain_http::answer(&self.member, method, uri.path(), uri.query()).await;
+        }
+        let path = request.uri().path().to_owned();
+        let service = path.strip_prefix('/').and_then(|path| path.split_once('/')).map_or("", |(service, _)| service);
+        let answered = match service {
+            _ if !grpc => return unknown_service(service),
+            "etcdserverpb.KV" => self.kv.call(request).await,
+            "etcdserverpb.Watch" => self.watch.call(request).await,
+            "etcdserverpb.Lease" => self.lease.call(request).await,
+            "etcdserverpb.Maintenance" => self.maintenance.call(request).await,
+            "etcdserverpb.Cluster" => self.cluster.call(request).await,
+            "etcdserverpb.Auth" => self.auth.call(request).await,
+            "grpc.health.v1.Health" => self.health.call(request).await,
+            _ => return unknown_service(service),
+        };
+        match answered {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
+
+fn unknown_service(service: &str) -> Response<Body> {
+    Status::unimplemented(format!("unknown service {service}")).into_http()
+}
+
+struct HealthService {
+    member: Arc<Member>,
+}
+
+#[async_trait::async_trait]
+impl Health for HealthService {
+    async fn check(
+        &self,
+        _request: tonic::Request<HealthCheckRequest>,
+    ) -> Result<tonic::Response<HealthCheckResponse>, Status> {
+        let serving = self.member.status().await.is_ok_and(|status| status.stopped.is_none());
+        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        Ok(tonic::Response::new(HealthCheckResponse { status: status as i32 }))
+    }
+}

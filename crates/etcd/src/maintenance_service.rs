@@ -1,0 +1,113 @@
+//! The service `Maintenance`: figures, hashes, snapshots, and what one member answers to the rest.
+//!
+//! Alarms: there are none, the store protects its space itself (deletes and compaction always go). Defragmentation: there is
+//! nothing to do, space is given back as it becomes free.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::Stream;
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status};
+
+use crate::member::Member;
+use crate::proto::etcdserverpb::downgrade_request::DowngradeAction;
+use crate::proto::etcdserverpb::maintenance_server::Maintenance;
+use crate::proto::etcdserverpb::{
+    AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, DowngradeInfo, DowngradeRequest,
+    DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest, MoveLeaderResponse,
+    SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
+};
+use crate::refusals::{
+    BAD_DOWNGRADE_FORMAT, BAD_DOWNGRADE_TARGET, BAD_LEADER_TRANSFEREE, NO_DOWNGRADE, TOO_MANY_REQUESTS, status_of,
+};
+use crate::snapshot::spawn_snapshot;
+use crate::state_hash::hash_state;
+use crate::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
+
+pub(crate) struct MaintenanceService {
+    pub(crate) member: Arc<Member>,
+    /// Snapshots that may be under way: each holds one state and one thread.
+    pub(crate) snapshots: Arc<Semaphore>,
+}
+
+#[async_trait::async_trait]
+impl Maintenance for MaintenanceService {
+    type SnapshotStream = Pin<Box<dyn Stream<Item = Result<SnapshotResponse, Status>> + Send>>;
+
+    async fn alarm(&self, _request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
+        Ok(Response::new(AlarmResponse { header: Some(self.member.header_now()), alarms: Vec::new() }))
+    }
+
+    async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let status = self.member.status().await.map_err(|error| status_of(&error))?;
+        let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        Ok(Response::new(StatusResponse {
+            header: Some(self.member.header(status.revision)),
+            version: ETCD_VERSION.to_owned(),
+            db_size: number(status.db_bytes),
+            leader: self.member.member_id,
+            raft_index: status.committed_index,
+            raft_term: status.term,
+            raft_applied_index: status.applied_index,
+            errors: status.stopped.iter().map(|reason| format!("store stopped: {reason}")).collect(),
+            db_size_in_use: number(status.live_bytes),
+            is_learner: false,
+            storage_version: ETCD_CLUSTER_VERSION.to_owned(),
+            db_size_quota: number(status.quota_bytes),
+            downgrade_info: Some(DowngradeInfo::default()),
+        }))
+    }
+
+    async fn defragment(&self, _request: Request<DefragmentRequest>) -> Result<Response<DefragmentResponse>, Status> {
+        Ok(Response::new(DefragmentResponse { header: Some(self.member.header_now()) }))
+    }
+
+    async fn hash(&self, _request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        let (hash, revision) = self.hash_at(0).await?;
+        Ok(Response::new(HashResponse { header: Some(self.member.header(revision)), hash }))
+    }
+
+    async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
+        let status = self.member.status().await.map_err(|error| status_of(&error))?;
+        let (hash, hash_revision) = self.hash_at(request.get_ref().revision).await?;
+        let header = Some(self.member.header_now());
+        Ok(Response::new(HashKvResponse { header, hash, compact_revision: status.compact_revision, hash_revision }))
+    }
+
+    async fn snapshot(&self, _request: Request<SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
+        let permit = Arc::clone(&self.snapshots).try_acquire_owned().map_err(|_| TOO_MANY_REQUESTS)?;
+        let mut chunks = spawn_snapshot(Arc::clone(&self.member), permit);
+        Ok(Response::new(Box::pin(futures::stream::poll_fn(move |context| chunks.poll_recv(context)))))
+    }
+
+    async fn move_leader(&self, request: Request<MoveLeaderRequest>) -> Result<Response<MoveLeaderResponse>, Status> {
+        // The only member leads already; nobody else can.
+        if request.get_ref().target_id != self.member.member_id {
+            return Err(BAD_LEADER_TRANSFEREE.into());
+        }
+        Ok(Response::new(MoveLeaderResponse { header: Some(self.member.header_now()) }))
+    }
+
+    async fn downgrade(&self, request: Request<DowngradeRequest>) -> Result<Response<DowngradeResponse>, Status> {
+        let request = request.get_ref();
+        if request.action() == DowngradeAction::Cancel {
+            return Err(NO_DOWNGRADE.into());
+        }
+        let mut parts = request.version.split('.').map(str::parse::<u64>);
+        match (parts.next(), parts.next()) {
+            // The files have one format: there is nothing to go back to.
+            (Some(Ok(_)), Some(Ok(_))) => Err(BAD_DOWNGRADE_TARGET.into()),
+            _ => Err(BAD_DOWNGRADE_FORMAT.into()),
+        }
+    }
+}
+
+impl MaintenanceService {
+    /// Hashing reads everything: on a thread of its own.
+    async fn hash_at(&self, revision: i64) -> Result<(u32, i64), Status> {
+        let store = Arc::clone(&self.member.store);
+        let hashed = tokio::task::spawn_blocking(move || hash_state(&store, revision)).await;
+        hashed.map_err(|error| Status::internal(error.to_string()))?.map_err(|error| status_of(&error))
+    }
+}

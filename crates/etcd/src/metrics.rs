@@ -1,0 +1,201 @@
+//! `/metrics` in Prometheus' text form under etcd's names: the store's figures and our counters in, text out. Pure.
+//!
+//! Not there: figures of things that this store does not have (backend commits, peers, alarms, defragmentation).
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use store::{Histogram, Status};
+
+use crate::member::Counters;
+use crate::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
+
+/// The page of a leader of one, which is all there is.
+pub(crate) fn render_metrics(status: &Status, counters: &Counters) -> String {
+    let mut page = Page::default();
+    render_server(&mut page, status, counters);
+    render_mvcc(&mut page, status, counters);
+    page.histogram(
+        "etcd_disk_wal_fsync_duration_seconds",
+        "The latency distributions of fsync called by WAL.",
+        &status.wal_fsync_seconds,
+    );
+    page.histogram(
+        "etcd_disk_backend_snapshot_duration_seconds",
+        "The latency distribution of writing a checkpoint.",
+        &status.checkpoint_seconds,
+    );
+    page.histogram("holdfast_store_wal_batch_entries", "Entries made durable by one fsync.", &status.wal_batch_entries);
+    page.gauge(
+        "holdfast_store_wal_write_pending_seconds",
+        "For how long the write under way has been going on; 0 if there is none.",
+        status.wal_write_pending.as_secs_f64(),
+    );
+    page.gauge("holdfast_store_disk_full", "1 while the disk is full.", f64::from(u8::from(status.disk_full)));
+    page.text
+}
+
+fn render_server(page: &mut Page, status: &Status, counters: &Counters) {
+    let running = f64::from(u8::from(status.stopped.is_none()));
+    page.gauge("etcd_server_has_leader", "Whether or not a leader exists. 1 is existence, 0 is not.", running);
+    page.gauge("etcd_server_is_leader", "Whether or not this member is a leader. 1 if is, 0 otherwise.", running);
+    page.gauge("etcd_server_is_learner", "Whether or not this member is a learner. 1 if is, 0 otherwise.", 0.0);
+    page.number("etcd_server_leader_changes_seen_total", "The number of leader changes seen.", "counter", 1);
+    page.labelled(
+        "etcd_server_version",
+        "Which version is running. 1 for 'server_version' label.",
+        [("server_version", ETCD_VERSION)],
+    );
+    page.labelled(
+        "etcd_cluster_version",
+        "Which version is running. 1 for 'cluster_version' label.",
+        [("cluster_version", ETCD_CLUSTER_VERSION)],
+    );
+    let id = format!("{:x}", status.member_id);
+    page.labelled(
+        "etcd_server_id",
+        "Server or member ID in hexadecimal format. 1 for 'server_id' label.",
+        [("server_id", id.as_str())],
+    );
+    let committed = status.committed_index;
+    page.number(
+        "etcd_server_proposals_committed_total",
+        "The total number of consensus proposals committed.",
+        "gauge",
+        committed,
+    );
+    let applied = status.applied_index;
+    page.number(
+        "etcd_server_proposals_applied_total",
+        "The total number of consensus proposals applied.",
+        "gauge",
+        applied,
+    );
+    let pending = status.pending_proposals;
+    page.number(
+        "etcd_server_proposals_pending",
+        "The current number of pending proposals to commit.",
+        "gauge",
+        pending,
+    );
+    page.counter(
+        "etcd_server_proposals_failed_total",
+        "The total number of failed proposals seen.",
+        &counters.failed_writes,
+    );
+    let quota = status.quota_bytes;
+    page.number("etcd_server_quota_backend_bytes", "Current backend storage quota size in bytes.", "gauge", quota);
+    page.counter(
+        "etcd_server_health_success",
+        "The total number of successful health checks",
+        &counters.health_successes,
+    );
+    page.counter("etcd_server_health_failures", "The total number of failed health checks", &counters.health_failures);
+    page.counter("etcd_debugging_lease_granted_total", "The total number of granted leases.", &counters.leases_granted);
+    page.counter("etcd_debugging_lease_revoked_total", "The total number of revoked leases.", &counters.leases_revoked);
+    page.counter(
+        "etcd_debugging_lease_renewed_total",
+        "The number of renewed leases seen by the leader.",
+        &counters.leases_renewed,
+    );
+}
+
+fn render_mvcc(page: &mut Page, status: &Status, counters: &Counters) {
+    let total = status.db_bytes;
+    page.number("etcd_mvcc_db_total_size_in_bytes", "Total size of the underlying database in bytes.", "gauge", total);
+    let live = status.live_bytes;
+    page.number(
+        "etcd_mvcc_db_total_size_in_use_in_bytes",
+        "Total size of the underlying database logically in use in bytes.",
+        "gauge",
+        live,
+    );
+    page.number("etcd_debugging_mvcc_keys_total", "Total number of keys.", "gauge", status.keys);
+    page.number(
+        "etcd_debugging_mvcc_current_revision",
+        "The current revision of store.",
+        "gauge",
+        status.revision.unsigned_abs(),
+    );
+    let compacted = status.compact_revision.unsigned_abs();
+    page.number(
+        "etcd_debugging_mvcc_compact_revision",
+        "The revision of the last compaction in store.",
+        "gauge",
+        compacted,
+    );
+    page.number("etcd_debugging_mvcc_watcher_total", "Total number of watchers.", "gauge", status.watchers);
+    let streams = counters.watch_streams.load(Ordering::Relaxed).max(0).unsigned_abs();
+    page.number("etcd_debugging_mvcc_watch_stream_total", "Total number of watch streams.", "gauge", streams);
+    page.counter("etcd_mvcc_range_total", "Total number of ranges seen by this member.", &counters.ranges);
+    page.counter("etcd_mvcc_put_total", "Total number of puts seen by this member.", &counters.puts);
+    page.counter("etcd_mvcc_delete_total", "Total number of deletes seen by this member.", &counters.deletes);
+    page.counter("etcd_mvcc_txn_total", "Total number of txns seen by this member.", &counters.txns);
+}
+
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    /// Writing to a string can't fail.
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        self.text.write_fmt(line).ok();
+        self.text.push('\n');
+    }
+
+    fn head(&mut self, name: &str, help: &str, kind: &str) {
+        self.line(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}"));
+    }
+
+    fn number(&mut self, name: &str, help: &str, kind: &str, value: u64) {
+        self.head(name, help, kind);
+        self.line(format_args!("{name} {value}"));
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: &AtomicU64) {
+        self.number(name, help, "counter", value.load(Ordering::Relaxed));
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: f64) {
+        self.head(name, help, "gauge");
+        self.line(format_args!("{name} {value}"));
+    }
+
+    fn labelled(&mut self, name: &str, help: &str, [(label, value)]: [(&str, &str); 1]) {
+        self.head(name, help, "gauge");
+        self.line(format_args!("{name}{{{label}=\"{value}\"}} 1"));
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+        self.head(name, help, "histogram");
+        let mut so_far = 0;
+        for (bound, observations) in histogram.bounds.iter().zip(&histogram.counts) {
+            so_far += observations;
+            self.line(format_args!("{name}_bucket{{le=\"{bound}\"}} {so_far}"));
+        }
+        let (sum, count) = (histogram.sum, histogram.count);
+        self.line(format_args!("{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn histograms_are_cumulated_and_names_are_etcds() {
+        let mut fsync = Histogram::seconds();
+        [0.0005, 0.003, 100.0].into_iter().for_each(|seconds| fsync.observe(seconds));
+        let status = Status { wal_fsync_seconds: fsync, keys: 7, ..Status::default() };
+        let page = render_metrics(&status, &Counters::default());
+        let check = |line: &str| assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
+        check("etcd_server_has_leader 1");
+        check("etcd_debugging_mvcc_keys_total 7");
+        check("etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.001\"} 1");
+        check("etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.004\"} 2");
+        check("etcd_disk_wal_fsync_duration_seconds_bucket{le=\"+Inf\"} 3");
+        check("etcd_disk_wal_fsync_duration_seconds_count 3");
+    }
+}

@@ -1,0 +1,157 @@
+//! etcd's range options on top of the store's ranges: sorting and revision filters.
+//!
+//! [`plan_range`] says what to ask of the store, [`derive_response`] makes the answer of what came back. Both are pure.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use store::KeyValue;
+
+use crate::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
+use crate::proto::etcdserverpb::{RangeRequest, RangeResponse, ResponseHeader};
+use crate::proto::mvccpb;
+use crate::refusals::{EMPTY_KEY, INVALID_SORT, Refusal};
+
+/// Refuses what needs no look at the state.
+pub(crate) fn check_range(request: &RangeRequest) -> Result<(), Refusal> {
+    if request.key.is_empty() {
+        return Err(EMPTY_KEY);
+    }
+    if SortOrder::try_from(request.sort_order).is_err() || SortTarget::try_from(request.sort_target).is_err() {
+        return Err(INVALID_SORT);
+    }
+    Ok(())
+}
+
+/// What the store is asked.
+pub(crate) fn plan_range(request: &RangeRequest) -> store::RangeRequest {
+    let whole = !is_key_order(request) || has_filters(request);
+    store::RangeRequest {
+        key: request.key.clone(),
+        end: end_of(&request.range_end),
+        revision: request.revision.max(0),
+        limit: if whole { 0 } else { usize::try_from(request.limit).unwrap_or(0) },
+        // Values that we sort by must come along.
+        keys_only: request.keys_only && request.sort_target() != SortTarget::Value,
+        count_only: request.count_only,
+    }
+}
+
+/// The `end` of a request as the store has it.
+pub(crate) fn end_of(range_end: &Bytes) -> Option<Bytes> {
+    (!range_end.is_empty()).then(|| range_end.clone())
+}
+
+/// The answer to `request` of what the store found for [`plan_range`] of it.
+pub(crate) fn derive_response(
+    request: &RangeRequest,
+    found: store::RangeResponse,
+    header: ResponseHeader,
+) -> RangeResponse {
+    let store::RangeResponse { mut kvs, mut more, count, .. } = found;
+    if has_filters(request) {
+        kvs.retain(|kv| passes(request, kv));
+    }
+    if !is_key_order(request) {
+        sort(request, &mut kvs);
+    }
+    let limit = usize::try_from(request.limit).unwrap_or(0);
+    if limit > 0 && kvs.len() > limit {
+        kvs.truncate(limit);
+        more = true;
+    }
+    let kvs = kvs.iter().map(|kv| if request.keys_only { without_value(kv) } else { wire_kv(kv) }).collect();
+    RangeResponse { header: Some(header), kvs, more, count }
+}
+
+/// The store's own order will do.
+pub(crate) fn is_key_order(request: &RangeRequest) -> bool {
+    request.sort_target() == SortTarget::Key && request.sort_order() != SortOrder::Descend
+}
+
+pub(crate) fn has_filters(request: &RangeRequest) -> bool {
+    request.min_mod_revision != 0
+        || request.max_mod_revision != 0
+        || request.min_create_revision != 0
+        || request.max_create_revision != 0
+}
+
+fn passes(request: &RangeRequest, kv: &KeyValue) -> bool {
+    let within = |value: i64, min: i64, max: i64| (min == 0 || value >= min) && (max == 0 || value <= max);
+    within(kv.mod_revision, request.min_mod_revision, request.max_mod_revision)
+        && within(kv.create_revision, request.min_create_revision, request.max_create_revision)
+}
+
+/// Sorts by the target; a target without an order means ascending.
+fn sort(request: &RangeRequest, kvs: &mut [Arc<KeyValue>]) {
+    let target = request.sort_target();
+    let by_target = |a: &KeyValue, b: &KeyValue| match target {
+        SortTarget::Key => a.key.cmp(&b.key),
+        SortTarget::Version => a.version.cmp(&b.version),
+        SortTarget::Create => a.create_revision.cmp(&b.create_revision),
+        SortTarget::Mod => a.mod_revision.cmp(&b.mod_revision),
+        SortTarget::Value => a.value.cmp(&b.value),
+    };
+    let descending = request.sort_order() == SortOrder::Descend;
+    kvs.sort_by(|a, b| {
+        let order: Ordering = by_target(a, b);
+        if descending { order.reverse() } else { order }
+    });
+}
+
+/// A key as clients see it.
+pub(crate) fn wire_kv(kv: &KeyValue) -> mvccpb::KeyValue {
+    mvccpb::KeyValue { value: kv.value.clone(), ..without_value(kv) }
+}
+
+fn without_value(kv: &KeyValue) -> mvccpb::KeyValue {
+    mvccpb::KeyValue {
+        key: kv.key.clone(),
+        create_revision: kv.create_revision,
+        mod_revision: kv.mod_revision,
+        version: kv.version,
+        value: Bytes::new(),
+        lease: kv.lease,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found() -> store::RangeResponse {
+        let kv = |key: &'static str, value: &'static str, create_revision, mod_revision| {
+            let (key, value) = (Bytes::from(key), Bytes::from(value));
+            Arc::new(KeyValue { key, value, create_revision, mod_revision, version: 1, lease: 0 })
+        };
+        let kvs = vec![kv("a", "z", 2, 9), kv("b", "y", 3, 3), kv("c", "x", 4, 5)];
+        store::RangeResponse { revision: 9, count: 3, kvs, more: false }
+    }
+
+    fn check(request: RangeRequest, expect: &str, more: bool) {
+        let response = derive_response(&request, found(), ResponseHeader::default());
+        let keys: String = response.kvs.iter().map(|kv| String::from_utf8_lossy(&kv.key).into_owned()).collect();
+        assert_eq!((keys.as_str(), response.more, response.count), (expect, more, 3), "{request:?}");
+    }
+
+    #[test]
+    fn sorting_filters_and_limit_work_on_the_whole_range() {
+        let base = || RangeRequest { key: "a".into(), ..RangeRequest::default() };
+        let descend = SortOrder::Descend as i32;
+        check(base(), "abc", false);
+        check(RangeRequest { sort_order: descend, limit: 2, ..base() }, "cb", true);
+        check(RangeRequest { sort_target: SortTarget::Mod as i32, ..base() }, "bca", false);
+        check(RangeRequest { sort_target: SortTarget::Value as i32, keys_only: true, ..base() }, "cba", false);
+        check(RangeRequest { min_mod_revision: 4, max_mod_revision: 8, ..base() }, "c", false);
+        check(RangeRequest { max_create_revision: 3, limit: 1, ..base() }, "a", true);
+    }
+
+    #[test]
+    fn only_the_stores_own_order_lets_it_stop_at_the_limit() {
+        let plan = |sort_order: SortOrder| {
+            plan_range(&RangeRequest { limit: 5, sort_order: sort_order as i32, ..RangeRequest::default() }).limit
+        };
+        assert_eq!((plan(SortOrder::None), plan(SortOrder::Ascend), plan(SortOrder::Descend)), (5, 5, 0));
+    }
+}

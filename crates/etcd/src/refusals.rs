@@ -1,0 +1,77 @@
+//! etcd's refusals: gRPC codes and texts to the letter, because clients recognise errors by them.
+
+use store::KvError;
+use tonic::{Code, Status};
+
+/// One refusal: a code and a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal(pub Code, pub &'static str);
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        Status::new(refusal.0, refusal.1)
+    }
+}
+
+pub const EMPTY_KEY: Refusal = Refusal(Code::InvalidArgument, "etcdserver: key is not provided");
+pub const KEY_NOT_FOUND: Refusal = Refusal(Code::InvalidArgument, "etcdserver: key not found");
+pub const VALUE_PROVIDED: Refusal = Refusal(Code::InvalidArgument, "etcdserver: value is provided");
+pub const LEASE_PROVIDED: Refusal = Refusal(Code::InvalidArgument, "etcdserver: lease is provided");
+pub const TOO_MANY_OPS: Refusal = Refusal(Code::InvalidArgument, "etcdserver: too many operations in txn request");
+pub const DUPLICATE_KEY: Refusal = Refusal(Code::InvalidArgument, "etcdserver: duplicate key given in txn request");
+pub const INVALID_SORT: Refusal = Refusal(Code::InvalidArgument, "etcdserver: invalid sort option");
+pub const TOO_LARGE: Refusal = Refusal(Code::InvalidArgument, "etcdserver: request is too large");
+pub const COMPACTED: Refusal = Refusal(Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted");
+pub const FUTURE_REVISION: Refusal =
+    Refusal(Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision");
+pub const NO_SPACE: Refusal = Refusal(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded");
+pub const TOO_MANY_REQUESTS: Refusal = Refusal(Code::ResourceExhausted, "etcdserver: too many requests");
+pub const LEASE_NOT_FOUND: Refusal = Refusal(Code::NotFound, "etcdserver: requested lease not found");
+pub const LEASE_EXISTS: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: lease already exists");
+pub const LEASE_TTL_TOO_LARGE: Refusal = Refusal(Code::OutOfRange, "etcdserver: too large lease TTL");
+pub const MEMBER_NOT_FOUND: Refusal = Refusal(Code::NotFound, "etcdserver: member not found");
+pub const MEMBER_BAD_URLS: Refusal = Refusal(Code::InvalidArgument, "etcdserver: given member URLs are invalid");
+pub const MEMBER_NOT_LEARNER: Refusal =
+    Refusal(Code::FailedPrecondition, "etcdserver: can only promote a learner member");
+pub const PEER_URL_EXISTS: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: Peer URLs already exists");
+pub const NOT_ENOUGH_STARTED: Refusal =
+    Refusal(Code::FailedPrecondition, "etcdserver: re-configuration failed due to not enough started members");
+pub const NOT_CAPABLE: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: not capable");
+pub const BAD_LEADER_TRANSFEREE: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: bad leader transferee");
+pub const BAD_DOWNGRADE_FORMAT: Refusal =
+    Refusal(Code::InvalidArgument, "etcdserver: wrong downgrade target version format");
+pub const BAD_DOWNGRADE_TARGET: Refusal =
+    Refusal(Code::InvalidArgument, "etcdserver: invalid downgrade target version");
+pub const NO_DOWNGRADE: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: no inflight downgrade job");
+pub const ROOT_USER_MISSING: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: root user does not exist");
+pub const AUTH_NOT_ENABLED: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: authentication is not enabled");
+pub const USER_EMPTY: Refusal = Refusal(Code::InvalidArgument, "etcdserver: user name is empty");
+pub const USER_NOT_FOUND: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: user name not found");
+pub const ROLE_EMPTY: Refusal = Refusal(Code::InvalidArgument, "etcdserver: role name is empty");
+pub const ROLE_NOT_FOUND: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: role name not found");
+pub const STOPPED: Refusal = Refusal(Code::Unavailable, "etcdserver: server stopped");
+pub const TIMEOUT: Refusal = Refusal(Code::Unavailable, "etcdserver: request timed out");
+
+/// What a client is told about an error of the store.
+pub fn refusal_of(error: &KvError) -> Refusal {
+    match error {
+        KvError::Compacted { .. } => COMPACTED,
+        KvError::FutureRevision { .. } => FUTURE_REVISION,
+        KvError::NoSpace { .. } => NO_SPACE,
+        KvError::TooLarge { .. } => TOO_LARGE,
+        KvError::TooManyOperations { .. } => TOO_MANY_OPS,
+        KvError::EmptyKey => EMPTY_KEY,
+        KvError::DuplicateKey => DUPLICATE_KEY,
+        KvError::KeyNotFound => KEY_NOT_FOUND,
+        KvError::LeaseNotFound { .. } => LEASE_NOT_FOUND,
+        KvError::LeaseExists { .. } => LEASE_EXISTS,
+        KvError::LeaseTtl { .. } => LEASE_TTL_TOO_LARGE,
+        KvError::Stopped { .. } => STOPPED,
+        KvError::Unavailable { .. } => TIMEOUT,
+    }
+}
+
+/// [`refusal_of`] as a gRPC status.
+pub fn status_of(error: &KvError) -> Status {
+    refusal_of(error).into()
+}
