@@ -13,14 +13,12 @@ use std::time::Duration;
 use base::{Clock, SystemClock};
 use clap::Args;
 use etcd::{EtcdServer, Settings};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use store::{Config, RealDisk, Store};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::CommandResult;
+use crate::etcd_listen::{EtcdFlagsError, TlsFiles, bind_all, load_tls, parse_url, serve_all};
 use crate::run::{runtime, start_log, wait_for_signal};
 
 /// Inside of `--data-dir`.
@@ -82,7 +80,7 @@ pub struct EtcdArgs {
     #[arg(long, alias = "experimental-watch-progress-notify-interval", default_value = "10m")]
     watch_progress_notify_interval: String,
     #[command(flatten)]
-    tls: TlsArgs,
+    tls: TlsFiles,
     /// URLs for health and metrics alone.
     #[arg(long, value_delimiter = ',', env = "ETCD_LISTEN_METRICS_URLS")]
     listen_metrics_urls: Vec<String>,
@@ -94,22 +92,6 @@ pub struct EtcdArgs {
     restore_snapshot: Option<PathBuf>,
     #[command(flatten)]
     ignored: IgnoredArgs,
-}
-
-#[derive(Debug, Clone, Args)]
-struct TlsArgs {
-    /// The server's certificate, PEM.
-    #[arg(long, requires = "key_file", env = "ETCD_CERT_FILE")]
-    cert_file: Option<PathBuf>,
-    /// Its key, PEM.
-    #[arg(long, requires = "cert_file", env = "ETCD_KEY_FILE")]
-    key_file: Option<PathBuf>,
-    /// Clients must have a certificate of one of these authorities.
-    #[arg(long, env = "ETCD_TRUSTED_CA_FILE")]
-    trusted_ca_file: Option<PathBuf>,
-    /// Clients must have a certificate of --trusted-ca-file.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, env = "ETCD_CLIENT_CERT_AUTH")]
-    client_cert_auth: bool,
 }
 
 /// What etcd knows and one member of this store has no use for.
@@ -149,22 +131,6 @@ struct IgnoredArgs {
     peer_client_cert_auth: Option<String>,
 }
 
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-enum EtcdArgsError {
-    #[error(
-        "--initial-cluster names {members} members, but this version runs one member; start it with --initial-cluster {own}, or leave the flag out"
-    )]
-    SeveralMembers { members: usize, own: String },
-    #[error("--initial-cluster {given} does not name this member, whose --name is {name}")]
-    NotInCluster { given: String, name: String },
-    #[error("{flag} {value}: {reason}")]
-    Value { flag: &'static str, value: String, reason: &'static str },
-    #[error("--client-cert-auth needs --trusted-ca-file, to know whose certificates to accept")]
-    NoClientCa,
-    #[error("{url} needs --cert-file and --key-file")]
-    NoCertificate { url: String },
-}
-
 /// Runs the member until a signal ends it, or restores a snapshot.
 pub fn run(args: &EtcdArgs) -> CommandResult {
     check_cluster(args)?;
@@ -183,7 +149,7 @@ pub fn run(args: &EtcdArgs) -> CommandResult {
     let metrics = metrics.collect::<Result<Vec<_>, _>>()?;
     let tls = load_tls(&args.tls)?;
     if let Some(url) = clients.iter().chain(&metrics).find(|url| url.secure && tls.is_none()) {
-        return Err(EtcdArgsError::NoCertificate { url: format!("https://{}", url.address) }.into());
+        return Err(EtcdFlagsError::NoCertificate { url: format!("https://{}", url.address) }.into());
     }
     check_directory(&directory, args)?;
     let runtime = runtime("etcd", std::thread::available_parallelism().map_or(2, usize::from))?;
@@ -225,11 +191,11 @@ fn restore(directory: &Path, file: &Path) -> CommandResult {
     Ok(())
 }
 
-fn check_cluster(args: &EtcdArgs) -> Result<(), EtcdArgsError> {
+fn check_cluster(args: &EtcdArgs) -> Result<(), EtcdFlagsError> {
     let Some(given) = args.initial_cluster.as_deref().filter(|given| !given.is_empty()) else { return Ok(()) };
     let mut members: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for part in given.split(',') {
-        let (name, url) = part.split_once('=').ok_or_else(|| EtcdArgsError::Value {
+        let (name, url) = part.split_once('=').ok_or_else(|| EtcdFlagsError::Value {
             flag: "--initial-cluster",
             value: given.to_owned(),
             reason: "expected NAME=PEERURL",
@@ -238,11 +204,11 @@ fn check_cluster(args: &EtcdArgs) -> Result<(), EtcdArgsError> {
     }
     let name = args.name.as_str();
     let Some(own) = members.get(name) else {
-        return Err(EtcdArgsError::NotInCluster { given: given.to_owned(), name: name.to_owned() });
+        return Err(EtcdFlagsError::NotInCluster { given: given.to_owned(), name: name.to_owned() });
     };
     if members.len() > 1 {
         let own = own.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>().join(",");
-        return Err(EtcdArgsError::SeveralMembers { members: members.len(), own });
+        return Err(EtcdFlagsError::SeveralMembers { members: members.len(), own });
     }
     Ok(())
 }
@@ -264,8 +230,8 @@ fn check_directory(directory: &Path, args: &EtcdArgs) -> Result<(), String> {
     Ok(())
 }
 
-fn store_config(args: &EtcdArgs) -> Result<Config, EtcdArgsError> {
-    let bad = |reason| EtcdArgsError::Value {
+fn store_config(args: &EtcdArgs) -> Result<Config, EtcdFlagsError> {
+    let bad = |reason| EtcdFlagsError::Value {
         flag: "--auto-compaction-retention",
         value: args.auto_compaction_retention.clone(),
         reason,
@@ -295,7 +261,7 @@ fn store_config(args: &EtcdArgs) -> Result<Config, EtcdArgsError> {
     })
 }
 
-fn server_settings(args: &EtcdArgs) -> Result<Settings, EtcdArgsError> {
+fn server_settings(args: &EtcdArgs) -> Result<Settings, EtcdFlagsError> {
     let interval = &args.watch_progress_notify_interval;
     let progress_interval = parse_duration(interval).filter(|interval| !interval.is_zero());
     Ok(Settings {
@@ -304,7 +270,7 @@ fn server_settings(args: &EtcdArgs) -> Result<Settings, EtcdArgsError> {
         peer_urls: args.initial_advertise_peer_urls.clone(),
         txn_operations_max: args.max_txn_ops,
         request_bytes_max: args.max_request_bytes,
-        progress_interval: progress_interval.ok_or_else(|| EtcdArgsError::Value {
+        progress_interval: progress_interval.ok_or_else(|| EtcdFlagsError::Value {
             flag: "--watch-progress-notify-interval",
             value: interval.clone(),
             reason: "expected a duration such as 5s",
@@ -337,100 +303,6 @@ fn parse_duration(text: &str) -> Option<Duration> {
         rest = tail;
     }
     (!text.is_empty()).then(|| Duration::try_from_secs_f64(seconds).ok())?
-}
-
-/// Where to listen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Listen {
-    secure: bool,
-    /// `host:port`.
-    address: String,
-}
-
-fn parse_url(flag: &'static str, url: &str) -> Result<Listen, EtcdArgsError> {
-    let bad = |reason| EtcdArgsError::Value { flag, value: url.to_owned(), reason };
-    let (scheme, address) =
-        url.split_once("://").ok_or_else(|| bad("expected http://HOST:PORT or https://HOST:PORT"))?;
-    let secure = match scheme {
-        "http" => false,
-        "https" => true,
-        _ => return Err(bad("only http and https are served")),
-    };
-    let address = address.trim_end_matches('/');
-    let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-    if port.is_none() || address.contains('/') {
-        return Err(bad("expected http://HOST:PORT or https://HOST:PORT"));
-    }
-    Ok(Listen { secure, address: address.to_owned() })
-}
-
-type Bound = (TcpListener, bool);
-
-async fn bind_all(urls: &[Listen]) -> Result<Vec<Bound>, String> {
-    let mut bound = Vec::new();
-    for url in urls {
-        let listener = TcpListener::bind(&url.address)
-            .await
-            .map_err(|error| format!("{} cannot be used: {error}; see what holds it with `ss -ltnp`", url.address))?;
-        if !url.secure && listener.local_addr().is_ok_and(|address| !address.ip().is_loopback()) {
-            warn!("{} is served without TLS and can be reached from other machines", url.address);
-        }
-        bound.push((listener, url.secure));
-    }
-    Ok(bound)
-}
-
-fn serve_all(
-    server: &EtcdServer,
-    clients: Vec<Bound>,
-    metrics: Vec<Bound>,
-    tls: Option<&Arc<rustls::ServerConfig>>,
-    stop: &CancellationToken,
-) {
-    for (listener, secure) in clients {
-        let (server, tls, stop) = (server.clone(), tls.filter(|_| secure).cloned(), stop.clone());
-        tokio::spawn(async move { server.serve(listener, tls, stop).await });
-    }
-    for (listener, secure) in metrics {
-        let (server, tls, stop) = (server.clone(), tls.filter(|_| secure).cloned(), stop.clone());
-        tokio::spawn(async move { server.serve_metrics(listener, tls, stop).await });
-    }
-}
-
-/// The TLS side of the listeners; as in etcd, an authority for clients means that they must show a certificate.
-fn load_tls(args: &TlsArgs) -> Result<Option<Arc<rustls::ServerConfig>>, Box<dyn std::error::Error>> {
-    if args.client_cert_auth && args.trusted_ca_file.is_none() {
-        return Err(EtcdArgsError::NoClientCa.into());
-    }
-    let (Some(cert_file), Some(key_file)) = (&args.cert_file, &args.key_file) else { return Ok(None) };
-    let chain = read_certificates(cert_file)?;
-    let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| format!("{}: {error}", key_file.display()))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder =
-        rustls::ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
-    let builder = match &args.trusted_ca_file {
-        None => builder.with_no_client_auth(),
-        Some(file) => {
-            let mut roots = rustls::RootCertStore::empty();
-            for certificate in read_certificates(file)? {
-                roots.add(certificate).map_err(|error| format!("{}: {error}", file.display()))?;
-            }
-            let verifier =
-                rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
-            builder.with_client_cert_verifier(verifier)
-        }
-    };
-    let mut config =
-        builder.with_single_cert(chain, key).map_err(|error| format!("{}: {error}", cert_file.display()))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Some(Arc::new(config)))
-}
-
-fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
-    let read = CertificateDer::pem_file_iter(file).map_err(|error| named(&error))?;
-    let read = read.collect::<Result<Vec<_>, _>>().map_err(|error| named(&error))?;
-    if read.is_empty() { Err(named(&"no certificate in it")) } else { Ok(read) }
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! The holdfast binary: command line, wiring, supervision, shutdown. Everything else lives in the crates it puts together.
 //!
-//! Reading order: [`cli`], [`up`], [`instance`], [`server`], [`agent`], [`supervise`], [`scheduling`], [`down`], [`status`]; [`etcd_command`].
+//! Reading order: [`cli`], [`up`], [`instance`], [`server`], [`agent`], [`supervise`], [`scheduling`], [`down`], [`status`]; [`etcd_command`], [`etcd_listen`].
 
 mod agent;
 mod cli;
 mod down;
 mod etcd_command;
+mod etcd_listen;
 mod images;
 mod instance;
 mod kubeconfig;

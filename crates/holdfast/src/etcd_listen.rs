@@ -1,0 +1,146 @@
+//! What `holdfast etcd` listens on: URLs and certificate files in, bound and serving sockets out.
+//!
+//! Nothing here touches data. Certificates are read once, at the start.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use etcd::EtcdServer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// Flags that can't be followed.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum EtcdFlagsError {
+    #[error(
+        "--initial-cluster names {members} members, but this version runs one member; start it with --initial-cluster {own}, or leave the flag out"
+    )]
+    SeveralMembers { members: usize, own: String },
+    #[error("--initial-cluster {given} does not name this member, whose --name is {name}")]
+    NotInCluster { given: String, name: String },
+    #[error("{flag} {value}: {reason}")]
+    Value { flag: &'static str, value: String, reason: &'static str },
+    #[error("--client-cert-auth needs --trusted-ca-file, to know whose certificates to accept")]
+    NoClientCa,
+    #[error("{url} needs --cert-file and --key-file")]
+    NoCertificate { url: String },
+}
+
+/// Certificate files of the listeners.
+#[derive(Debug, Clone, Args)]
+pub struct TlsFiles {
+    /// The server's certificate, PEM.
+    #[arg(long, requires = "key_file", env = "ETCD_CERT_FILE")]
+    cert_file: Option<PathBuf>,
+    /// Its key, PEM.
+    #[arg(long, requires = "cert_file", env = "ETCD_KEY_FILE")]
+    key_file: Option<PathBuf>,
+    /// Clients must have a certificate of one of these authorities.
+    #[arg(long, env = "ETCD_TRUSTED_CA_FILE")]
+    trusted_ca_file: Option<PathBuf>,
+    /// Clients must have a certificate of --trusted-ca-file.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, env = "ETCD_CLIENT_CERT_AUTH")]
+    pub client_cert_auth: bool,
+}
+
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    pub secure: bool,
+    /// `host:port`.
+    pub address: String,
+}
+
+/// Parses one URL of `flag`.
+pub fn parse_url(flag: &'static str, url: &str) -> Result<Listen, EtcdFlagsError> {
+    let bad = |reason| EtcdFlagsError::Value { flag, value: url.to_owned(), reason };
+    let (scheme, address) =
+        url.split_once("://").ok_or_else(|| bad("expected http://HOST:PORT or https://HOST:PORT"))?;
+    let secure = match scheme {
+        "http" => false,
+        "https" => true,
+        _ => return Err(bad("only http and https are served")),
+    };
+    let address = address.trim_end_matches('/');
+    let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    if port.is_none() || address.contains('/') {
+        return Err(bad("expected http://HOST:PORT or https://HOST:PORT"));
+    }
+    Ok(Listen { secure, address: address.to_owned() })
+}
+
+/// A bound listener, and whether it speaks TLS.
+pub type Bound = (TcpListener, bool);
+
+/// Takes all ports.
+pub async fn bind_all(urls: &[Listen]) -> Result<Vec<Bound>, String> {
+    let mut bound = Vec::new();
+    for url in urls {
+        let listener = TcpListener::bind(&url.address)
+            .await
+            .map_err(|error| format!("{} cannot be used: {error}; see what holds it with `ss -ltnp`", url.address))?;
+        if !url.secure && listener.local_addr().is_ok_and(|address| !address.ip().is_loopback()) {
+            warn!("{} is served without TLS and can be reached from other machines", url.address);
+        }
+        bound.push((listener, url.secure));
+    }
+    Ok(bound)
+}
+
+/// Serves on all listeners until `stop`.
+pub fn serve_all(
+    server: &EtcdServer,
+    clients: Vec<Bound>,
+    metrics: Vec<Bound>,
+    tls: Option<&Arc<rustls::ServerConfig>>,
+    stop: &CancellationToken,
+) {
+    for (listener, secure) in clients {
+        let (server, tls, stop) = (server.clone(), tls.filter(|_| secure).cloned(), stop.clone());
+        tokio::spawn(async move { server.serve(listener, tls, stop).await });
+    }
+    for (listener, secure) in metrics {
+        let (server, tls, stop) = (server.clone(), tls.filter(|_| secure).cloned(), stop.clone());
+        tokio::spawn(async move { server.serve_metrics(listener, tls, stop).await });
+    }
+}
+
+/// The TLS side of the listeners; as in etcd, an authority for clients means that they must show a certificate.
+pub fn load_tls(args: &TlsFiles) -> Result<Option<Arc<rustls::ServerConfig>>, Box<dyn std::error::Error>> {
+    if args.client_cert_auth && args.trusted_ca_file.is_none() {
+        return Err(EtcdFlagsError::NoClientCa.into());
+    }
+    let (Some(cert_file), Some(key_file)) = (&args.cert_file, &args.key_file) else { return Ok(None) };
+    let chain = read_certificates(cert_file)?;
+    let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| format!("{}: {error}", key_file.display()))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder =
+        rustls::ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let builder = match &args.trusted_ca_file {
+        None => builder.with_no_client_auth(),
+        Some(file) => {
+            let mut roots = rustls::RootCertStore::empty();
+            for certificate in read_certificates(file)? {
+                roots.add(certificate).map_err(|error| format!("{}: {error}", file.display()))?;
+            }
+            let verifier =
+                rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let mut config =
+        builder.with_single_cert(chain, key).map_err(|error| format!("{}: {error}", cert_file.display()))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Some(Arc::new(config)))
+}
+
+fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+    let read = CertificateDer::pem_file_iter(file).map_err(|error| named(&error))?;
+    let read = read.collect::<Result<Vec<_>, _>>().map_err(|error| named(&error))?;
+    if read.is_empty() { Err(named(&"no certificate in it")) } else { Ok(read) }
+}
