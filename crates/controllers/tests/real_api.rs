@@ -65,7 +65,7 @@ async fn until<K: Object>(informer: &Informer<K>, what: &str, mut test: impl FnM
             changes.next().await.unwrap();
         }
     };
-    let outcome = tokio::time::timeout(Duration::from_secs(30), done).await;
+    let outcome = tokio::time::timeout(Duration::from_secs(120), done).await;
     assert!(outcome.is_ok(), "{what} never came true: {:#?}", informer.list());
 }
 

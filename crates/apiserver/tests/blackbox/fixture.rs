@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use store::{RealDisk, Store};
 
 /// How long anything may take before a test fails.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub struct Fixture {
     pub server: ApiServer,

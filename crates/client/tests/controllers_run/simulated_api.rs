@@ -47,7 +47,7 @@ impl SimulatedApi {
                 changed.changed().await.unwrap();
             }
         };
-        let outcome = tokio::time::timeout(std::time::Duration::from_secs(30), done).await;
+        let outcome = tokio::time::timeout(std::time::Duration::from_secs(120), done).await;
         assert!(outcome.is_ok(), "never came true; the world is {:#?}", self.with(|world| world.summary()));
     }
 }

@@ -2,18 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::time::Duration;
 
 use serde_json::json;
 
-use crate::namespaces::{TestNs, available};
+use crate::namespaces::{PATIENCE, TestNs, available};
 use crate::node::Node;
 
 /// Whether the address answers at all: a refusal by its kernel is an answer.
 fn reaches(from: &TestNs, to: &str) -> bool {
     let to = to.parse().unwrap();
-    let refused =
-        from.enter(|| TcpStream::connect_timeout(&to, Duration::from_secs(3)).err().map(|error| error.kind()));
+    let refused = from.enter(|| TcpStream::connect_timeout(&to, PATIENCE).err().map(|error| error.kind()));
     refused == Some(std::io::ErrorKind::ConnectionRefused)
 }
 

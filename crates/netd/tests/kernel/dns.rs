@@ -3,7 +3,6 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::sync::{Arc, RwLock};
-use std::time::Duration;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::A;
@@ -12,10 +11,8 @@ use netd::dns::{DnsServer, Upstream};
 use netplan::View;
 use serde_json::json;
 
-use crate::namespaces::{TestNs, available};
+use crate::namespaces::{PATIENCE, TestNs, available};
 use crate::node::Node;
-
-const WAIT: Duration = Duration::from_secs(10);
 
 fn view() -> View {
     let mut view = View::default();
@@ -66,7 +63,7 @@ fn query(name: &str, kind: RecordType, payload: Option<u16>) -> Vec<u8> {
 fn ask_udp(from: &TestNs, query: &[u8]) -> (Message, usize) {
     from.enter(|| {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-        socket.set_read_timeout(Some(WAIT)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.connect("10.43.0.10:53").unwrap();
         socket.send(query).unwrap();
         let mut buffer = [0; 65_535];
@@ -78,7 +75,7 @@ fn ask_udp(from: &TestNs, query: &[u8]) -> (Message, usize) {
 fn ask_tcp(from: &TestNs, query: &[u8]) -> Message {
     from.enter(|| {
         let mut stream = TcpStream::connect("10.43.0.10:53").unwrap();
-        stream.set_read_timeout(Some(WAIT)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(&[&(query.len() as u16).to_be_bytes(), query].concat()).unwrap();
         let mut length = [0; 2];
         stream.read_exact(&mut length).unwrap();

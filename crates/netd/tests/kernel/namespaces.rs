@@ -2,8 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use netd::netns::NetNs;
+
+/// How long anything that must come may take: far above what it takes, so that a busy machine fails nothing.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A named network namespace.
 pub(crate) struct TestNs(String);
@@ -27,9 +31,9 @@ impl TestNs {
         NetNs::open(&self.path()).unwrap().enter(|| Ok(work())).unwrap()
     }
 
-    /// Runs a shell command inside the namespace, for at most ten seconds.
+    /// Runs a shell command inside the namespace, for at most a minute.
     pub(crate) fn run(&self, command: &str) -> Output {
-        Command::new("ip").args(["netns", "exec", &self.0, "timeout", "10", "sh", "-c", command]).output().unwrap()
+        Command::new("ip").args(["netns", "exec", &self.0, "timeout", "60", "sh", "-c", command]).output().unwrap()
     }
 
     pub(crate) fn succeeds(&self, command: &str) {

@@ -11,10 +11,11 @@ use netd::{conntrack, nft};
 use netplan::{NodeView, Proxy};
 use serde_json::{Value, json};
 
-use crate::namespaces::{TestNs, available};
+use crate::namespaces::{PATIENCE, TestNs, available};
 use crate::node::Node;
 
-const WAIT: Duration = Duration::from_secs(3);
+/// How long nothing must come for it to count as silence.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// A node whose Pods `a` (10.42.0.2) and `b` (10.42.0.3) answer on 8080 with their name and the client's address, and a
 /// client at 192.0.2.2 that routes to the node, 192.0.2.1.
@@ -92,10 +93,14 @@ fn serve(pod: &TestNs, address: &str, name: &'static str) {
 }
 
 fn fetch(from: &TestNs, to: &str) -> Result<String, std::io::ErrorKind> {
+    fetch_within(PATIENCE, from, to)
+}
+
+fn fetch_within(limit: Duration, from: &TestNs, to: &str) -> Result<String, std::io::ErrorKind> {
     let to: SocketAddr = to.parse().unwrap();
     from.enter(|| {
-        let mut stream = TcpStream::connect_timeout(&to, WAIT)?;
-        stream.set_read_timeout(Some(WAIT))?;
+        let mut stream = TcpStream::connect_timeout(&to, limit)?;
+        stream.set_read_timeout(Some(limit))?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
         Ok(text)
@@ -149,7 +154,7 @@ fn node_ports_and_external_addresses_serve_outside_clients() {
     }
     // The only endpoint is elsewhere: silence for outside clients under Local.
     scene.update(Some(spec("Local")), "TCP", &[("10.42.0.3", "n2")]);
-    assert_eq!(fetch(&scene.outside, "192.0.2.1:30080"), Err(std::io::ErrorKind::TimedOut));
+    assert_eq!(fetch_within(SILENCE, &scene.outside, "192.0.2.1:30080"), Err(std::io::ErrorKind::TimedOut));
     assert!(fetch(&scene.a, "192.0.2.1:30080").is_ok(), "inside clients may use all endpoints");
     scene.update(Some(spec("Cluster")), "TCP", &[]);
     // Refusing happens on the way out, so there must be one.
@@ -189,13 +194,14 @@ fn a_udp_flow_follows_its_service_to_new_endpoints() {
     let mut scene = Scene::new("udp");
     let spec = json!({"clusterIP": "10.43.0.20", "ports": [{"port": 80, "protocol": "UDP"}]});
     let client = scene.outside.enter(|| UdpSocket::bind("0.0.0.0:0").unwrap());
-    client.set_read_timeout(Some(WAIT)).unwrap();
+    client.set_read_timeout(Some(SILENCE)).unwrap();
     client.connect("10.43.0.20:80").unwrap();
     let ask = || {
         let mut buffer = [0; 64];
         client.send(b"?").and_then(|_| client.recv(&mut buffer)).map(|length| buffer[0..length].to_vec())
     };
     assert!(ask().is_err(), "no Service yet");
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
     scene.update(Some(spec.clone()), "UDP", &BOTH[..1]);
     assert_eq!(ask().unwrap(), b"a");
     scene.update(Some(spec.clone()), "UDP", &BOTH[1..]);
@@ -214,7 +220,7 @@ fn pods_reach_the_world_by_the_nodes_address() {
     scene.outside.succeeds("ip route del default");
     let listener = scene.outside.enter(|| TcpListener::bind("192.0.2.2:9000").unwrap());
     let accepted = std::thread::spawn(move || listener.accept().unwrap().1.ip());
-    let stream = scene.b.enter(|| TcpStream::connect_timeout(&"192.0.2.2:9000".parse().unwrap(), WAIT));
+    let stream = scene.b.enter(|| TcpStream::connect_timeout(&"192.0.2.2:9000".parse().unwrap(), PATIENCE));
     assert!(stream.is_ok(), "{stream:?}");
     assert_eq!(accepted.join().unwrap(), "192.0.2.1".parse::<IpAddr>().unwrap());
 }

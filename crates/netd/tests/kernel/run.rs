@@ -6,13 +6,11 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::api::CannedApi;
-use crate::namespaces::{TestNs, available};
+use crate::namespaces::{PATIENCE, TestNs, available};
 use crate::node::Node;
 
 const SERVICES: &str = "/api/v1/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
-/// Far above what a change takes, so that a slow machine fails nothing; the time it took is printed.
-const DEADLINE: Duration = Duration::from_secs(20);
 const ATTEMPT: Duration = Duration::from_millis(100);
 
 #[test]
@@ -51,7 +49,7 @@ fn a_service_works_from_its_creation_and_outlives_netd() {
             }
         });
         // netd is gone, its rules are not.
-        assert!(TcpStream::connect_timeout(&vip(), DEADLINE).is_ok());
+        assert!(TcpStream::connect_timeout(&vip(), PATIENCE).is_ok());
     });
 }
 
@@ -87,11 +85,11 @@ async fn scenario(api: &CannedApi, pod: &str) {
     query.add_query(hickory_proto::op::Query::query(name, hickory_proto::rr::RecordType::A));
     names.send(&query.to_vec().unwrap()).await.unwrap();
     let mut answer = [0; 512];
-    let length = tokio::time::timeout(DEADLINE, names.recv(&mut answer)).await.unwrap().unwrap();
+    let length = tokio::time::timeout(PATIENCE, names.recv(&mut answer)).await.unwrap().unwrap();
     assert_eq!(hickory_proto::op::Message::from_vec(&answer[..length]).unwrap().answers.len(), 1);
 }
 
-/// Connects until the outcome is the wanted one.
+/// Connects until the outcome is the wanted one; the time it took is printed.
 async fn becomes(what: &str, wanted: bool) {
     let start = tokio::time::Instant::now();
     let connects = || async {
@@ -100,7 +98,7 @@ async fn becomes(what: &str, wanted: bool) {
         matches!(attempt, Ok(Ok(_)))
     };
     while connects().await != wanted {
-        assert!(start.elapsed() < DEADLINE, "{what}: not in time");
+        assert!(start.elapsed() < PATIENCE, "{what}: not in time");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     println!("{what} after {:?}", start.elapsed());

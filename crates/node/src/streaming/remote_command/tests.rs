@@ -174,7 +174,7 @@ async fn a_runtime_that_cannot_be_reached_is_told_as_status() {
     let mut client = spdy_client(port, "/attach/ns/p/c?output=1", "v4.channel.k8s.io").await;
     let error = open(&mut client, "error").await;
     let _stdout = open(&mut client, "stdout").await;
-    let read = tokio::time::timeout(Duration::from_secs(10), read_all(error.input)).await.unwrap();
+    let read = tokio::time::timeout(Duration::from_secs(120), read_all(error.input)).await.unwrap();
     let status: Value = serde_json::from_str(&read).unwrap();
     assert_eq!((&status["reason"], &status["code"]), (&json!("InternalError"), &json!(500)));
     assert!(status["message"].as_str().unwrap().contains("cannot reach the runtime's streaming server"), "{status}");
