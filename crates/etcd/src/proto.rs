@@ -1,7 +1,5 @@
 //! The generated messages, servers and clients of `proto/*.proto`. The nesting is what the generated code expects.
 
-#![allow(clippy::doc_markdown, missing_docs)]
-
 pub mod mvccpb {
     tonic::include_proto!("mvccpb");
 }
