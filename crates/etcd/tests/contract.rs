@@ -1,5 +1,6 @@
 //! The contract that etcd's clients count on, over a real connection: transactions, watch order, compaction, leases, error
 //! texts, snapshots, plain HTTP.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::Read as _;
 use std::sync::Arc;
