@@ -60,12 +60,9 @@ fn check(harness: &Harness, expect: Expect) {
                 [("ready", conditions.ready), ("serving", conditions.serving), ("terminating", conditions.terminating)];
             let states: Vec<_> =
                 states.into_iter().filter(|(_, state)| *state == Some(true)).map(|(name, _)| name).collect();
-            lines.push(format!(
-                "  {} {} {}",
-                endpoint.addresses.join(","),
-                endpoint.node_name.unwrap(),
-                states.join(" ")
-            ));
+            let words = [endpoint.addresses.join(","), endpoint.node_name.unwrap()];
+            let words: Vec<_> = words.iter().map(String::as_str).chain(states).collect();
+            lines.push(format!("  {}", words.join(" ")));
         }
     }
     for endpoints in harness.world.list::<Endpoints>() {

@@ -16,9 +16,9 @@ use base::{Clock, OsRng, Rng, SystemClock};
 use store::{Config, Kv, Op, Put, RangeRequest, RealDisk, Store, Txn};
 
 const WRITERS: u64 = 8;
-const KILLS: u32 = 250;
+const KILLS: u32 = 100;
 /// Enough for all kills on an idle machine; on a busy one it ends earlier, but not before so many kills.
-const TIME: Duration = Duration::from_secs(30);
+const TIME: Duration = Duration::from_secs(15);
 const KILLS_MIN: u32 = 25;
 
 fn main() -> ExitCode {
