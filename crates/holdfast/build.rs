@@ -1,7 +1,9 @@
 //! Builds the embedded images: each program of `images/` becomes a static binary, packed as the one layer of an OCI image
 //! archive that `ctr images import` and containerd's import take.
 //!
-//!     images/NAME.rs --rustc--> $OUT_DIR/NAME --tar, digests--> $OUT_DIR/NAME.tar
+//! ```text
+//! images/NAME.rs --rustc--> $OUT_DIR/NAME --tar, digests--> $OUT_DIR/NAME.tar
+//! ```
 //!
 //! Invariant: the same compiler and source give the same bytes; no time, user or path gets into an archive.
 

@@ -1,7 +1,9 @@
 //! The watch cache of one resource: its objects as wire bytes in an immutable snapshot, and its recent changes.
 //!
-//!     store watch -> feed (one task, revision order) -> ResourceCache::apply -> snapshot (lists, gets)
-//!                                                                          \-> history (watches read it by cursor)
+//! ```text
+//! store watch -> feed (one task, revision order) -> ResourceCache::apply -> snapshot (lists, gets)
+//!                                                                      \-> history (watches read it by cursor)
+//! ```
 //!
 //! Input: key-value changes. Output: [`Snapshot`]s and [`Change`]s.
 //! Invariants: a snapshot holds exactly the state after `snapshot.revision`; readers never wait for writers; history is

@@ -1,6 +1,8 @@
 //! Objects, lists and watch events as response bytes, in every representation.
 //!
-//!     Entry (wire bytes) + Representation -> one object | a list in chunks | a watch event
+//! ```text
+//! Entry (wire bytes) + Representation -> one object | a list in chunks | a watch event
+//! ```
 //!
 //! Invariants: protobuf and JSON of an object are made from the cached bytes without decoding them to a value, unless the
 //! served version differs from the stored one; the resource version is added here and nowhere else; lists are made chunk by

@@ -1,6 +1,8 @@
 //! The generic registry: every kind's resources, their caches, and the one way to write them.
 //!
-//!     api::kinds -> Resource (source, cache, strategy) ; Registry::put / remove -> store::Kv -> cache -> answered
+//! ```text
+//! api::kinds -> Resource (source, cache, strategy) ; Registry::put / remove -> store::Kv -> cache -> answered
+//! ```
 //!
 //! Invariants: [I6] nothing here is about a particular kind, except as data; a write is answered only once the caches hold it.
 //! Not here: what a write means (`rest`), HTTP.

@@ -1,7 +1,9 @@
 //! The verbs of the API over the registry: ONE handler for all kinds [I6].
 //!
-//!     Call -> read (get, list, watch) -> entries -> encode
-//!          -> write (create, update, patch, delete) -> strategy, admission -> registry::put / remove -> entry -> encode
+//! ```text
+//! Call -> read (get, list, watch) -> entries -> encode
+//!      -> write (create, update, patch, delete) -> strategy, admission -> registry::put / remove -> entry -> encode
+//! ```
 //!
 //! Reading order: `create`, `update`, `patch`, `delete`, `list`, `watch`, then the subresources in `sub`.
 

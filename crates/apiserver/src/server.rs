@@ -1,6 +1,8 @@
 //! The server itself: one tower service through which every request goes, whoever brings it.
 //!
-//!     request -> identity -> what is asked -> authorization -> dispatch (resource | review | path) -> response -> audit
+//! ```text
+//! request -> identity -> what is asked -> authorization -> dispatch (resource | review | path) -> response -> audit
+//! ```
 //!
 //! Invariants: nothing is dispatched that was not authorized; every failure is a Status; a panic in a handler is a 500 and ends
 //! nothing but its request; what is not long-running ends within the request timeout.

@@ -1,6 +1,8 @@
 //! Streams to where a Pod runs: log, exec, attach, port-forward, and the proxy subresources.
 //!
-//!     Call -> Destination (which kubelet or address, which path) -> relay (HTTP/1.1, upgrades byte for byte)
+//! ```text
+//! Call -> Destination (which kubelet or address, which path) -> relay (HTTP/1.1, upgrades byte for byte)
+//! ```
 //!
 //! Invariants: connections are opened through the configured `NodeConnector` only; nothing of a stream is buffered beyond what
 //! a copy needs; the client's credentials never leave the server.

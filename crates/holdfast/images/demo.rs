@@ -1,8 +1,10 @@
 //! The example application: an HTTP server that tells which Pod answered, and a client to ask it from inside a Pod.
 //!
-//!     demo                 serve on 8080: / answers with the Pod's name, /healthz and /readyz with ok, anything else 404;
-//!                          /fail/healthz and /fail/readyz make them answer 500 until /mend/healthz and /mend/readyz
-//!     demo get URL         fetch an http:// URL and print the body; exit 1 unless the status is 200
+//! ```text
+//! demo                 serve on 8080: / answers with the Pod's name, /healthz and /readyz with ok, anything else 404;
+//!                      /fail/healthz and /fail/readyz make them answer 500 until /mend/healthz and /mend/readyz
+//! demo get URL         fetch an http:// URL and print the body; exit 1 unless the status is 200
+//! ```
 //!
 //! On TERM it stops accepting, lets requests under way finish (at most five seconds), and exits 0. `SHUTDOWN_DELAY_MS`
 //! makes it go on serving for that long first, so that a rolling update loses no request while routes catch up.

@@ -59,6 +59,9 @@ fn check_file(file: &str, text: &str, findings: &mut Vec<String>) {
                 findings.push(format!("{file}:{}: `{pattern}`: {why}", i + 1));
             }
         }
+        if is_unfenced_code(text, i, line) {
+            findings.push(format!("{file}:{}: rustdoc compiles indented text as Rust; fence it with ```text", i + 1));
+        }
         if line.ends_with(' ') || line.ends_with('\t') {
             findings.push(format!("{file}:{}: white space at the end of the line", i + 1));
         }
@@ -70,6 +73,13 @@ fn check_file(file: &str, text: &str, findings: &mut Vec<String>) {
             "{file}:1: {code_lines} lines before its tests (at most {FILE_LINES_MAX}); split it by story"
         ));
     }
+}
+
+/// A documentation line that starts an indented block: four spaces and more after a blank documentation line.
+fn is_unfenced_code(text: &str, at: usize, line: &str) -> bool {
+    let is_blank = |before: &str| matches!(before.trim(), "//!" | "///");
+    let is_indented = ["//!     ", "///     "].iter().any(|start| line.trim_start().starts_with(start));
+    is_indented && at.checked_sub(1).and_then(|before| text.lines().nth(before)).is_some_and(is_blank)
 }
 
 #[cfg(test)]
@@ -93,6 +103,7 @@ mod tests {
         assert_eq!(findings("a/b.rs", "fn f() {}\n"), 1);
         assert_eq!(findings("a/b.rs", "//! x\n#[allow(dead_code)]\n"), 1);
         assert_eq!(findings("a/b.rs", "//! x\nfn f() {} \n"), 1);
+        assert_eq!(findings("a/b.rs", "//! x\n//!\n//!     a -> b\n"), 1);
         assert_eq!(findings("a/b.rs", &format!("//! x\n{}", "fn f() {}\n".repeat(FILE_LINES_MAX + 1))), 1);
         assert_eq!(findings("a/tests.rs", &format!("//! x\n{}", "fn f() {}\n".repeat(FILE_LINES_MAX + 1))), 0);
     }

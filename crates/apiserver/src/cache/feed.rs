@@ -1,6 +1,8 @@
 //! Feeds every resource cache from one watch of the store, in revision order.
 //!
-//!     store::Kv --range--> first snapshots --watch--> batches -> per-resource changes -> ResourceCache::apply -> applied revision
+//! ```text
+//! store::Kv --range--> first snapshots --watch--> batches -> per-resource changes -> ResourceCache::apply -> applied revision
+//! ```
 //!
 //! Input: the store's changes under `/registry/`. Output: filled caches and the applied revision that writers wait for.
 //! Invariants: when `applied` is at R, every cache holds exactly the state after R or later; an answered write has been

@@ -1,6 +1,8 @@
 //! Delete: preconditions, grace, finalizers and propagation; then the object goes, or is marked and waits.
 //!
-//!     options + current -> decide -> Gone now | Marked (deletionTimestamp, finalizers) | Pending (already under way)
+//! ```text
+//! options + current -> decide -> Gone now | Marked (deletionTimestamp, finalizers) | Pending (already under way)
+//! ```
 //!
 //! Invariants: an object with finalizers is never removed here; a Pod that runs on a node is removed only with a grace period
 //! of 0 (by its kubelet, or by force); a Namespace only once its content is gone.

@@ -1,6 +1,8 @@
 //! List: entries of a consistent moment, whole or in chunks.
 //!
-//!     options -> at (now | a past revision | a continued list) -> snapshot or store range -> selection -> chunks
+//! ```text
+//! options -> at (now | a past revision | a continued list) -> snapshot or store range -> selection -> chunks
+//! ```
 //!
 //! Invariants: the revision in the answer is exact for the entries; a continued list shows the moment of its first chunk, or
 //! 410 with a token that goes on inconsistently; the cache's snapshot is current with every answered write, so "now" never

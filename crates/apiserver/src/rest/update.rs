@@ -1,8 +1,10 @@
 //! Update: replace an object or one half of it; the loop that patches and subresources use as well.
 //!
-//!     current -> make (the wanted object) -> preconditions -> managed fields -> mutate -> strategy -> validate -> put
-//!        ^                                                                                                         |
-//!        +------------------------------ somebody else was faster -------------------------------------------------+
+//! ```text
+//! current -> make (the wanted object) -> preconditions -> managed fields -> mutate -> strategy -> validate -> put
+//!    ^                                                                                                         |
+//!    +------------------------------ somebody else was faster -------------------------------------------------+
+//! ```
 //!
 //! Invariants: a resource version in the wanted object must be the current one, else 409; without one the write is repeated on
 //! the newest state; removing the last finalizer of a deleted object deletes it.

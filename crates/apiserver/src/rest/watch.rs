@@ -1,6 +1,8 @@
 //! Watch: the changes of a collection as a stream of events.
 //!
-//!     start (list first | after a revision) -> Initial events -> Live events, bookmarks -> end (timeout, too slow, server stops)
+//! ```text
+//! start (list first | after a revision) -> Initial events -> Live events, bookmarks -> end (timeout, too slow, server stops)
+//! ```
 //!
 //! Invariants: events come in revision order, none is skipped; an object that begins or ceases to match is ADDED or DELETED; a
 //! deleted object is shown in its last state with the revision of its deletion; one encoding of an event serves all
