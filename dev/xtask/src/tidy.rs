@@ -50,23 +50,24 @@ fn check_file(file: &str, text: &str, findings: &mut Vec<String>) {
             .push(format!("{file}:1: a file opens with `//!`: what it is, input -> output, the invariant it keeps"));
     }
     let in_tests_dir = file.contains("/tests/") || base == "tests.rs" || base.ends_with("_tests.rs");
-    let tests_start = text.lines().position(|l| l.contains("#[cfg(test)]")).unwrap_or(usize::MAX);
-    for (i, line) in text.lines().enumerate() {
+    let lines: Vec<&str> = text.lines().collect();
+    let tests_start = lines.iter().position(|l| l.contains("#[cfg(test)]")).unwrap_or(usize::MAX);
+    for (i, line) in lines.iter().enumerate() {
         let in_test = in_tests_dir || i >= tests_start;
         for (pattern, why, tests_exempt) in RULES {
-            let generated = text.lines().skip(i + 1).take(2).any(|next| next.contains("include_proto!"));
-            if line.contains(pattern) && !(in_test && *tests_exempt) && !generated {
+            let is_generated = || lines.iter().skip(i + 1).take(2).any(|next| next.contains("include_proto!"));
+            if line.contains(pattern) && !(in_test && *tests_exempt) && !is_generated() {
                 findings.push(format!("{file}:{}: `{pattern}`: {why}", i + 1));
             }
         }
-        if is_unfenced_code(text, i, line) {
+        if i > 0 && is_unfenced_code(lines[i - 1], line) {
             findings.push(format!("{file}:{}: rustdoc compiles indented text as Rust; fence it with ```text", i + 1));
         }
         if line.ends_with(' ') || line.ends_with('\t') {
             findings.push(format!("{file}:{}: white space at the end of the line", i + 1));
         }
     }
-    let code_lines = tests_start.min(text.lines().count());
+    let code_lines = tests_start.min(lines.len());
     let exempt = in_tests_dir || first.contains("enerated") || first.contains("table");
     if code_lines > FILE_LINES_MAX && !exempt {
         findings.push(format!(
@@ -76,10 +77,9 @@ fn check_file(file: &str, text: &str, findings: &mut Vec<String>) {
 }
 
 /// A documentation line that starts an indented block: four spaces and more after a blank documentation line.
-fn is_unfenced_code(text: &str, at: usize, line: &str) -> bool {
-    let is_blank = |before: &str| matches!(before.trim(), "//!" | "///");
+fn is_unfenced_code(before: &str, line: &str) -> bool {
     let is_indented = ["//!     ", "///     "].iter().any(|start| line.trim_start().starts_with(start));
-    is_indented && at.checked_sub(1).and_then(|before| text.lines().nth(before)).is_some_and(is_blank)
+    is_indented && matches!(before.trim(), "//!" | "///")
 }
 
 #[cfg(test)]
