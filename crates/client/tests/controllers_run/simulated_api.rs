@@ -35,7 +35,9 @@ impl SimulatedApi {
     pub fn with<T>(&self, act: impl FnOnce(&mut World) -> T) -> T {
         let mut world = self.world.lock().unwrap();
         let result = act(&mut world);
-        self.changed.send_replace(world.revision());
+        // A mere look wakes nobody: `until` would wake itself for ever and starve the rest.
+        let revision = world.revision();
+        self.changed.send_if_modified(|seen| std::mem::replace(seen, revision) != revision);
         result
     }
 
