@@ -16,19 +16,33 @@ use podlife::spec::{name, pod_spec, uid};
 
 use crate::cri::v1;
 use crate::kubelet::{Context, EVICTION_MEMORY_BYTES};
-use crate::machine::{observe_available_memory, observe_space};
+use crate::machine::{Space, observe_available_memory, observe_space};
 use crate::pods::Pods;
 use crate::worker::Snapshot;
 
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// Pressure is looked at as often as upstream does.
 const PRESSURE_EVERY: Duration = Duration::from_secs(10);
-/// Images are removed above the first until below the second, in percent of the disk used.
-const IMAGE_HIGH_PERCENT: u64 = 85;
-const IMAGE_LOW_PERCENT: u64 = 80;
-/// nodefs.available and nodefs.inodesFree: upstream's default hard thresholds, in percent.
-const DISK_FREE_PERCENT_MIN: u64 = 10;
+/// Pods are evicted below this much free disk: upstream's nodefs.available.
+const EVICTION_FREE: Floor = Floor { percent: 10, bytes: 4 << 30 };
+/// Images nobody uses are removed when less is free than this (upstream: above 85 % used) ...
+const IMAGES_FREE_MIN: Floor = Floor { percent: 15, bytes: 8 << 30 };
+/// ... until so much is free (upstream: 80 % used).
+const IMAGES_FREE_AIM: Floor = Floor { percent: 20, bytes: 12 << 30 };
+/// nodefs.inodesFree: upstream's default.
 const INODES_FREE_PERCENT_MIN: u64 = 5;
+
+/// How much of a disk should be free: a share of it, but on a large disk no more than `bytes`.
+struct Floor {
+    percent: u64,
+    bytes: u64,
+}
+
+impl Floor {
+    fn of(&self, usable_bytes: u64) -> u64 {
+        (usable_bytes / 100 * self.percent).min(self.bytes)
+    }
+}
 
 pub async fn run_garbage(context: Arc<Context>, pods: Pods) {
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
@@ -50,17 +64,23 @@ pub async fn run_garbage(context: Arc<Context>, pods: Pods) {
 /// Which pressures the node is under: (memory, disk).
 pub fn observe_pressure(context: &Context) -> (bool, bool) {
     let memory = observe_available_memory().is_some_and(|available| available < EVICTION_MEMORY_BYTES);
-    let disk = observe_space(&context.config.kubelet_dir).is_some_and(|(free, total, inodes_free, inodes)| {
-        free * 100 < total * DISK_FREE_PERCENT_MIN || inodes_free * 100 < inodes * INODES_FREE_PERCENT_MIN
-    });
+    let disk = observe_space(&context.config.kubelet_dir).is_some_and(is_short);
     (memory, disk)
+}
+
+fn is_short(space: Space) -> bool {
+    space.free_bytes < EVICTION_FREE.of(space.usable_bytes)
+        || space.free_inodes * 100 < space.inodes * INODES_FREE_PERCENT_MIN
 }
 
 fn relieve_pressure(context: &Context, pods: &Pods) {
     let (memory, disk) = observe_pressure(context);
-    let resource = match (memory, disk) {
-        (true, _) => "memory",
-        (false, true) => "ephemeral-storage",
+    let (resource, threshold, available) = match (memory, disk) {
+        (true, _) => ("memory", EVICTION_MEMORY_BYTES, observe_available_memory().unwrap_or_default()),
+        (false, true) => {
+            let Some(space) = observe_space(&context.config.kubelet_dir) else { return };
+            ("ephemeral-storage", EVICTION_FREE.of(space.usable_bytes), space.free_bytes)
+        }
         (false, false) => return,
     };
     let mut candidates = pods.snapshots();
@@ -68,7 +88,11 @@ fn relieve_pressure(context: &Context, pods: &Pods) {
     candidates.retain(|snapshot| pod_spec(&snapshot.pod).priority.unwrap_or(0) < 2_000_000_000);
     candidates.sort_by_key(eviction_order);
     if let Some(victim) = candidates.first() {
-        let message = format!("The node was low on resource: {resource}. ");
+        let message = format!(
+            "The node was low on resource: {resource}. Threshold quantity: {}Ki, available: {}Ki. ",
+            threshold >> 10,
+            available >> 10
+        );
         tracing::warn!(pod = name(&victim.pod), "evicting: {message}");
         context.recorder.warning(&victim.pod, "", "Evicted", &message);
         pods.evict(uid(&victim.pod), Verdict { reason: "Evicted".to_owned(), message }, Duration::from_secs(1));
@@ -129,8 +153,8 @@ pub fn remove_dangling_log_links(directory: &Path, namespace: &str, name: &str) 
 }
 
 async fn sweep_images(context: &Context) {
-    let Some((free, total, _, _)) = observe_space(&context.config.runtime.root) else { return };
-    if total == 0 || (total - free) * 100 / total < IMAGE_HIGH_PERCENT {
+    let Some(space) = observe_space(&context.config.runtime.root) else { return };
+    if space.free_bytes >= IMAGES_FREE_MIN.of(space.usable_bytes) {
         return;
     }
     let cri = &context.cri;
@@ -143,7 +167,7 @@ async fn sweep_images(context: &Context) {
         [Some(container.image_ref.clone()), container.image.as_ref().map(|image| image.image.clone())]
     });
     let used = used.flatten().collect::<HashSet<_>>();
-    let mut target = (total - free).saturating_sub(total * IMAGE_LOW_PERCENT / 100);
+    let mut target = IMAGES_FREE_AIM.of(space.usable_bytes).saturating_sub(space.free_bytes);
     for image in images.images {
         let names = image.repo_tags.iter().chain(&image.repo_digests).chain(std::iter::once(&image.id));
         let is_sandbox = image.repo_tags.contains(&context.config.runtime.sandbox_image);
@@ -155,5 +179,27 @@ async fn sweep_images(context: &Context) {
             Ok(_) => target = target.saturating_sub(image.size),
             Err(error) => tracing::warn!(%error, image = %image.id, "cannot remove image"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_short_by_share_and_a_large_one_by_bytes() {
+        const GIB: u64 = 1 << 30;
+        let check = |free_bytes, usable_bytes, free_inodes, expect| {
+            let space = Space { free_bytes, usable_bytes, free_inodes, inodes: 100 };
+            assert_eq!(is_short(space), expect, "{space:?}");
+        };
+        check(GIB, 8 * GIB, 50, false);
+        check(GIB / 2, 8 * GIB, 50, true);
+        check(5 * GIB, 1000 * GIB, 50, false);
+        check(3 * GIB, 1000 * GIB, 50, true);
+        // A filesystem that counts no inodes.
+        let space = Space { free_bytes: GIB, usable_bytes: GIB, free_inodes: 0, inodes: 0 };
+        assert!(!is_short(space));
+        check(5 * GIB, 8 * GIB, 4, true);
     }
 }

@@ -45,10 +45,26 @@ fn existing_ancestor(path: &Path) -> &Path {
     path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"))
 }
 
-/// Free and total bytes, free and total inodes of the filesystem that holds `path`.
-pub fn observe_space(path: &Path) -> Option<(u64, u64, u64, u64)> {
+/// Room on a filesystem. `usable` is what files may take in all: blocks that the filesystem keeps back are no part of it,
+/// so `free` of `usable` is what `df` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    pub free_bytes: u64,
+    pub usable_bytes: u64,
+    pub free_inodes: u64,
+    pub inodes: u64,
+}
+
+/// The room on the filesystem that holds `path`.
+pub fn observe_space(path: &Path) -> Option<Space> {
     let space = rustix::fs::statvfs(existing_ancestor(path)).ok()?;
-    Some((space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize, space.f_favail, space.f_files))
+    let kept_back = space.f_bfree.saturating_sub(space.f_bavail);
+    Some(Space {
+        free_bytes: space.f_bavail * space.f_frsize,
+        usable_bytes: space.f_blocks.saturating_sub(kept_back) * space.f_frsize,
+        free_inodes: space.f_favail,
+        inodes: space.f_files,
+    })
 }
 
 /// `MemAvailable` in bytes.
