@@ -22,7 +22,7 @@ async fn main() {
     let clock = Arc::new(SystemClock::new());
     std::fs::create_dir_all(directory.join("data")).unwrap();
     let disk = Arc::new(RealDisk::new(directory.join("data")).unwrap());
-    let store = Arc::new(Store::open(store::Config::default(), disk, clock.clone()).unwrap());
+    let store = Arc::new(Store::open(store::Config::default(), disk, clock.clone(), Arc::new(store::NoPeers)).unwrap());
     let names = PkiConfig { directory: directory.join("pki"), names: Vec::new(), addresses: Vec::new() };
     let pki = Arc::new(Pki::open(names, clock.clone()).unwrap());
     let security = Security::open(&pki, &directory, clock.clone()).unwrap();

@@ -28,7 +28,8 @@ struct Cluster {
 
 async fn start() -> Cluster {
     let clock = Arc::new(SystemClock::new());
-    let store = Store::open(Config::default(), Arc::new(SimDisk::new()), clock.clone()).unwrap();
+    let store =
+        Store::open(Config::default(), Arc::new(SimDisk::new()), clock.clone(), Arc::new(store::NoPeers)).unwrap();
     let config = ApiServerConfig {
         paths: vec![Arc::new(Documents::new("127.0.0.1:6443", "test"))],
         ..ApiServerConfig::default()

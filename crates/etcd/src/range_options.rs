@@ -35,6 +35,7 @@ pub(crate) fn plan_range(request: &RangeRequest) -> store::RangeRequest {
         // Values that we sort by must come along.
         keys_only: request.keys_only && request.sort_target() != SortTarget::Value,
         count_only: request.count_only,
+        serializable: request.serializable,
     }
 }
 

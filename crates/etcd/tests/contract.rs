@@ -38,7 +38,7 @@ async fn start() -> Server {
 
 async fn start_with(disk: Arc<SimDisk>) -> Server {
     let config = Config { operations_max: 10_000, request_bytes_max: 3 << 19, ..Config::default() };
-    let store = Arc::new(Store::open(config, disk, Arc::new(SystemClock::new())).unwrap());
+    let store = Arc::new(Store::open(config, disk, Arc::new(SystemClock::new()), Arc::new(store::NoPeers)).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let server = EtcdServer::new(store, Settings::default()).await.unwrap();

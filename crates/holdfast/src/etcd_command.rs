@@ -159,7 +159,7 @@ pub fn run(args: &EtcdArgs) -> CommandResult {
         let metrics = bind_all(&metrics).await?;
         let disk = RealDisk::new(directory.join(STORE_DIRECTORY))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let store = Arc::new(Store::open(config, Arc::new(disk), clock)?);
+        let store = Arc::new(Store::open(config, Arc::new(disk), clock, Arc::new(store::NoPeers))?);
         let server = EtcdServer::new(Arc::clone(&store), settings).await?;
         let stop = CancellationToken::new();
         serve_all(&server, clients, metrics, tls.as_ref(), &stop);

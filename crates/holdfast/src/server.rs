@@ -176,7 +176,7 @@ fn open_store(settings: &ServerSettings, clock: Arc<dyn Clock>) -> Result<store:
     let path = settings.data_dir.join("store");
     let disk = store::RealDisk::new(&path)
         .map_err(|source| ServerError::Directory { path: path.display().to_string(), source })?;
-    Ok(store::Store::open(store::Config::default(), Arc::new(disk), clock)?)
+    Ok(store::Store::open(store::Config::default(), Arc::new(disk), clock, Arc::new(store::NoPeers))?)
 }
 
 fn open_pki(settings: &ServerSettings, clock: Arc<dyn Clock>) -> Result<Pki, ServerError> {

@@ -18,7 +18,7 @@ fn main() {
     let clock = Arc::new(SystemClock::new());
     let open = || {
         let disk = Arc::new(RealDisk::new(&directory).unwrap());
-        Arc::new(Store::open(Config::default(), disk, clock.clone()).unwrap())
+        Arc::new(Store::open(Config::default(), disk, clock.clone(), Arc::new(store::NoPeers)).unwrap())
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let at = clock.monotonic();

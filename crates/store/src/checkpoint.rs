@@ -59,12 +59,47 @@ pub(crate) fn write_checkpoint(disk: &dyn Disk, identity: Identity, job: &Job) -
     Ok(bytes)
 }
 
+/// Where a state goes: a file, or a stream that cannot be synced.
+trait Sink {
+    fn append(&mut self, data: &[u8]) -> io::Result<()>;
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+impl Sink for Box<dyn DiskFile> {
+    fn append(&mut self, data: &[u8]) -> io::Result<()> {
+        self.as_mut().append(data)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.as_mut().sync()
+    }
+}
+
+impl Sink for &mut dyn io::Write {
+    fn append(&mut self, data: &[u8]) -> io::Result<()> {
+        self.write_all(data)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.flush()
+    }
+}
+
 /// Writes the whole of `state` to `file`, in order, and syncs it. Returns the number of bytes.
 pub(crate) fn write_state(mut file: Box<dyn DiskFile>, identity: Identity, state: &State) -> io::Result<u64> {
+    write(&mut file, identity, state)
+}
+
+/// Writes the whole of `state` to a stream. Returns the number of bytes.
+pub(crate) fn write_state_to(mut out: &mut dyn io::Write, identity: Identity, state: &State) -> io::Result<u64> {
+    write(&mut out, identity, state)
+}
+
+fn write(sink: &mut dyn Sink, identity: Identity, state: &State) -> io::Result<u64> {
     let header = Header { kind: FileKind::Checkpoint, identity, segment: 0, index: state.index };
-    file.append(&header.encode())?;
+    sink.append(&header.encode())?;
     let mut out =
-        Output { file, salt: header.salt(), number: 0, bytes: HEADER_LEN as u64, w: Writer::default(), records: 0 };
+        Output { sink, salt: header.salt(), number: 0, bytes: HEADER_LEN as u64, w: Writer::default(), records: 0 };
     let w = &mut out.w;
     w.number(META);
     w.number(state.term);
@@ -94,8 +129,8 @@ pub(crate) fn write_state(mut file: Box<dyn DiskFile>, identity: Identity, state
     out.finish(state.revision)
 }
 
-struct Output {
-    file: Box<dyn DiskFile>,
+struct Output<'a> {
+    sink: &'a mut dyn Sink,
     salt: u32,
     number: u64,
     bytes: u64,
@@ -103,7 +138,7 @@ struct Output {
     records: u64,
 }
 
-impl Output {
+impl Output<'_> {
     fn record(&mut self) -> io::Result<()> {
         self.records += 1;
         if self.w.0.len() < FRAME_BYTES { Ok(()) } else { self.flush() }
@@ -115,8 +150,8 @@ impl Output {
         let mut frame = Vec::with_capacity(payload.len() + 32);
         write_frame(&mut frame, self.salt, self.number, |out| out.extend_from_slice(&payload));
         self.bytes += frame.len() as u64;
-        self.file.append(&frame)?;
-        if self.number.is_multiple_of(SYNC_FRAMES) { self.file.sync() } else { Ok(()) }
+        self.sink.append(&frame)?;
+        if self.number.is_multiple_of(SYNC_FRAMES) { self.sink.sync() } else { Ok(()) }
     }
 
     fn finish(mut self, revision: i64) -> io::Result<u64> {
@@ -124,7 +159,7 @@ impl Output {
         self.w.signed(revision);
         self.w.number(self.records);
         self.flush()?;
-        self.file.sync()?;
+        self.sink.sync()?;
         Ok(self.bytes)
     }
 }

@@ -184,7 +184,8 @@ fn decode_op(r: &mut Reader<'_>, depth: usize) -> Result<Op, Malformed> {
         2 => {
             let (key, end, revision) = (r.bytes()?, decode_end(r)?, r.signed()?);
             let (limit, flags) = (usize::try_from(r.number()?).map_err(|_| Malformed)?, r.number()?);
-            Op::Range(RangeRequest { key, end, revision, limit, keys_only: flags & 1 != 0, count_only: flags & 2 != 0 })
+            let (keys_only, count_only) = (flags & 1 != 0, flags & 2 != 0);
+            Op::Range(RangeRequest { key, end, revision, limit, keys_only, count_only, serializable: false })
         }
         3 if depth > 0 => Op::Txn(Box::new(decode_txn(r, depth - 1)?)),
         _ => return Err(Malformed),

@@ -2,12 +2,20 @@
 
 use std::time::Duration;
 
+use crate::peer::MemberInfo;
+
 /// How a store behaves. `Config::default()` is what production uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Identity that the files must carry. `None`: that of the directory, or a new random one for an empty directory.
     pub cluster_id: Option<u64>,
     pub member_id: Option<u64>,
+    /// The members of a new cluster, the same list on each of them, this one included. Empty: one member alone. Counts for
+    /// an empty directory only; afterwards the cluster itself knows its members.
+    pub initial_members: Vec<MemberInfo>,
+    /// An empty directory waits for what the leader of an existing cluster sends, instead of founding a cluster. Needs both
+    /// ids.
+    pub joining: bool,
     /// Keys, values and history together may take so much memory (payload and bookkeeping).
     pub quota_bytes: u64,
     /// A transaction may be so large, keys, values and compares together.
@@ -36,6 +44,8 @@ impl Default for Config {
         Self {
             cluster_id: None,
             member_id: None,
+            initial_members: Vec::new(),
+            joining: false,
             quota_bytes: 8 << 30,
             // The API server accepts bodies of 3 MiB; the stored form may be a little larger.
             request_bytes_max: 4 << 20,

@@ -82,6 +82,9 @@ pub struct RangeRequest {
     pub keys_only: bool,
     /// Return the count alone.
     pub count_only: bool,
+    /// Answer from what this member has applied, without asking whether others know more. Inside a transaction, which sees
+    /// the state that it is executed on, it means nothing.
+    pub serializable: bool,
 }
 
 /// Answer to a [`RangeRequest`].

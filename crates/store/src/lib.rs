@@ -21,11 +21,13 @@ pub mod config;
 pub mod disk;
 pub mod error;
 pub mod kv;
+pub mod peer;
 pub mod sim_disk;
 pub mod status;
 pub mod watch;
 
 mod checkpoint;
+mod cluster;
 mod command;
 #[cfg(test)]
 mod crash_test;
@@ -47,6 +49,7 @@ mod wal;
 mod watchers;
 mod wire;
 
+pub use cluster::ReceiveError;
 pub use config::Config;
 pub use disk::{Disk, DiskFile, DiskLock, LockError};
 pub use error::{KvError, OpenError};
@@ -54,6 +57,7 @@ pub use kv::{
     Compare, Delete, KeyValue, Kv, LeaseGranted, LeaseStatus, Op, OpResult, Put, RangeRequest, RangeResponse, Relation,
     Target, Txn, TxnResponse, in_range, prefix_end,
 };
+pub use peer::{LeaderView, MemberChange, MemberChangeError, MemberInfo, NoPeers, OutgoingSnapshot, Transport};
 pub use real_disk::RealDisk;
 pub use sim_disk::SimDisk;
 pub use status::{Histogram, Status};

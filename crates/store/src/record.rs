@@ -76,6 +76,7 @@ mod tests {
             limit: 5,
             keys_only: true,
             count_only: false,
+            serializable: false,
         };
         let compare = |target| Compare { key: "c".into(), end: None, relation: Relation::Less, target };
         let txn = Txn {

@@ -22,6 +22,7 @@ use crate::frame::Identity;
 use crate::kv::{Kv, LeaseGranted, LeaseStatus, RangeRequest, RangeResponse, Txn, TxnResponse};
 use crate::log_worker::LogWorker;
 use crate::machine::{Outcome, is_read_only, read_txn};
+use crate::peer::{MemberInfo, Transport};
 use crate::record::encode_command;
 use crate::recovery::recover;
 use crate::status::Status;
@@ -53,7 +54,12 @@ pub struct Store {
 
 impl Store {
     /// Takes the directory and recovers what it holds. Blocks on the disk: call it before serving.
-    pub fn open(config: Config, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+    pub fn open(
+        config: Config,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Self, OpenError> {
         let lock = disk.lock().map_err(|error| match error {
             LockError::Held { pid } => OpenError::InUse { directory: disk.describe(), pid },
             LockError::Io(source) => OpenError::Io { operation: "lock", file: disk.describe(), source },
@@ -68,6 +74,7 @@ impl Store {
         let published = Published::new(recovered.machine.state().clone());
         let driver = Driver::new(config.clone(), Arc::clone(&clock), recovered, Arc::clone(&published));
         let stopped = driver.stopped();
+        transport.members_changed(&[MemberInfo { id: identity.member, ..MemberInfo::default() }]);
         let tick_interval = config.tick_interval;
         let (inbox, thread) = spawn_threads(Parts { driver, log, disk, lock, identity, clock, tick_interval })?;
         let room = Arc::new(Semaphore::new(config.in_flight_bytes_max));
@@ -84,6 +91,10 @@ impl Store {
             tracing::error!("the driver of the store has panicked");
         }
         self.published.watchers.stop(&"the store is closed".into());
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
     }
 
     /// Resolves, with the reason, when the store can't write any more because its disk has failed. The process should

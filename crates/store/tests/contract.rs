@@ -13,7 +13,13 @@ use store::{
 
 fn open(disk: &SimDisk) -> Store {
     let config = Config { checkpoint_log_bytes: 2000, segment_bytes: 2000, ..Config::default() };
-    Store::open(config, Arc::new(disk.clone()), Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH))).unwrap()
+    Store::open(
+        config,
+        Arc::new(disk.clone()),
+        Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH)),
+        Arc::new(store::NoPeers),
+    )
+    .unwrap()
 }
 
 fn put(key: &str, value: &str, lease: i64) -> Op {
@@ -132,7 +138,7 @@ async fn history_watches_and_leases_survive_a_restart() {
     let disk = SimDisk::new();
     let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
     let config = Config { checkpoint_log_bytes: 1000, segment_bytes: 1000, ..Config::default() };
-    let open = || Store::open(config.clone(), Arc::new(disk.clone()), clock.clone()).unwrap();
+    let open = || Store::open(config.clone(), Arc::new(disk.clone()), clock.clone(), Arc::new(store::NoPeers)).unwrap();
     let store = open();
     store.lease_grant(7, 60).await.unwrap();
     store.txn(Txn::of(put("leased", "1", 7))).await.unwrap();

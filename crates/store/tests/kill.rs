@@ -45,7 +45,13 @@ fn open(directory: &Path) -> Store {
         reserve_bytes: 1 << 20,
         ..Config::default()
     };
-    Store::open(config, Arc::new(RealDisk::new(directory).unwrap()), Arc::new(SystemClock::new())).unwrap()
+    Store::open(
+        config,
+        Arc::new(RealDisk::new(directory).unwrap()),
+        Arc::new(SystemClock::new()),
+        Arc::new(store::NoPeers),
+    )
+    .unwrap()
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -187,6 +187,7 @@ fn range() -> impl Strategy<Value = RangeRequest> {
             limit,
             keys_only,
             count_only,
+            serializable: false,
         },
     )
 }
@@ -245,7 +246,7 @@ struct World {
 fn open(disk: &SimDisk) -> Store {
     let config = Config { segment_bytes: 4000, checkpoint_log_bytes: 3000, ..Config::default() };
     let clock = ManualClock::new(Timestamp::UNIX_EPOCH);
-    Store::open(config, Arc::new(disk.clone()), Arc::new(clock)).unwrap()
+    Store::open(config, Arc::new(disk.clone()), Arc::new(clock), Arc::new(store::NoPeers)).unwrap()
 }
 
 impl World {

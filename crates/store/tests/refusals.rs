@@ -16,7 +16,12 @@ fn small() -> Config {
 }
 
 fn open(disk: &SimDisk, config: Config) -> Result<Store, OpenError> {
-    Store::open(config, Arc::new(disk.clone()), Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH)))
+    Store::open(
+        config,
+        Arc::new(disk.clone()),
+        Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH)),
+        Arc::new(store::NoPeers),
+    )
 }
 
 fn put(key: String, bytes: usize) -> Txn {
@@ -63,7 +68,7 @@ async fn a_second_instance_on_the_same_directory_names_the_first() {
     let directory = std::env::temp_dir().join(format!("holdfast-store-lock-{}", std::process::id()));
     let open = || {
         let disk = Arc::new(RealDisk::new(&directory).unwrap());
-        Store::open(Config::default(), disk, Arc::new(SystemClock::new()))
+        Store::open(Config::default(), disk, Arc::new(SystemClock::new()), Arc::new(store::NoPeers))
     };
     let first = open().unwrap();
     let Err(error) = open() else { panic!("opened twice") };
@@ -188,7 +193,7 @@ async fn a_damaged_checkpoint_is_replaced_by_the_one_before_and_the_log() {
 async fn a_full_disk_refuses_growth_allows_deletes_and_recovers_unaided() {
     let disk = SimDisk::new();
     let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
-    let store = Store::open(small(), Arc::new(disk.clone()), clock.clone()).unwrap();
+    let store = Store::open(small(), Arc::new(disk.clone()), clock.clone(), Arc::new(store::NoPeers)).unwrap();
     let mut stored = 0;
     for n in 0..10 {
         store.txn(put(format!("k{n}"), 500)).await.unwrap();
@@ -224,7 +229,7 @@ async fn a_full_disk_refuses_growth_allows_deletes_and_recovers_unaided() {
 async fn a_disk_that_the_log_has_filled_recovers_once_objects_are_deleted() {
     let disk = SimDisk::new();
     let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
-    let store = Store::open(small(), Arc::new(disk.clone()), clock.clone()).unwrap();
+    let store = Store::open(small(), Arc::new(disk.clone()), clock.clone(), Arc::new(store::NoPeers)).unwrap();
     disk.set_capacity(Some(40_000));
     let mut stored = 0;
     while store.txn(put(format!("k{stored}"), 500)).await.is_ok() {

@@ -20,7 +20,8 @@ struct Slow {
 
 fn open(disk: SimDisk) -> Slow {
     let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
-    let store = Store::open(Config::default(), Arc::new(disk.clone()), clock.clone()).unwrap();
+    let store =
+        Store::open(Config::default(), Arc::new(disk.clone()), clock.clone(), Arc::new(store::NoPeers)).unwrap();
     Slow { disk, clock, store: Arc::new(store) }
 }
 

@@ -67,7 +67,7 @@ impl Fixture {
         let clock = Arc::new(SystemClock::new());
         let disk = Arc::new(RealDisk::new(&directory).unwrap());
         let settings = store::Config { segment_bytes: 1 << 20, reserve_bytes: 0, ..store::Config::default() };
-        let store = Arc::new(Store::open(settings, disk, clock.clone()).unwrap());
+        let store = Arc::new(Store::open(settings, disk, clock.clone(), Arc::new(store::NoPeers)).unwrap());
         let server = ApiServer::new(config, store.clone(), clock, Box::new(SeededRng::new(7)));
         server.start().await.unwrap();
         Self { server, store, directory }
