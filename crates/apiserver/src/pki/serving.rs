@@ -12,15 +12,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use base::Clock;
-use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
+use super::any_peer::AnyPeer;
 use super::{Authority, Credential, PkiError};
 
 /// The listener's TLS side.
@@ -33,7 +32,7 @@ impl ServerTls {
     /// For the API server: TLS 1.2 and 1.3, ALPN `h2` and `http/1.1`, any client certificate.
     pub fn new(credential: &Credential) -> Result<Arc<Self>, PkiError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        Self::build(credential, Arc::new(AnyClientCertificate(provider)))
+        Self::build(credential, Arc::new(AnyPeer(provider)))
     }
 
     fn build(credential: &Credential, verifier: Arc<dyn ClientCertVerifier>) -> Result<Arc<Self>, PkiError> {
@@ -87,11 +86,7 @@ fn roots_of(ca: &Authority) -> Result<RootCertStore, PkiError> {
 pub(super) fn client_config(credential: &Credential, ca: &Authority) -> Result<Arc<ClientConfig>, PkiError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls_error = |source| PkiError::Tls { subject: "the client certificate".to_owned(), source };
-    let general = |error: rustls::pki_types::pem::Error| tls_error(rustls::Error::General(error.to_string()));
-    let chain = CertificateDer::pem_slice_iter(credential.certificate_pem.as_bytes())
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(general)?;
-    let key = PrivateKeyDer::from_pem_slice(credential.key_pem.as_bytes()).map_err(general)?;
+    let (chain, key) = credential.to_der().map_err(|error| tls_error(rustls::Error::General(error.to_string())))?;
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(tls_error)?
@@ -104,11 +99,7 @@ pub(super) fn client_config(credential: &Credential, ca: &Authority) -> Result<A
 
 fn certified_key(provider: &CryptoProvider, credential: &Credential) -> Result<CertifiedKey, PkiError> {
     let tls_error = |source| PkiError::Tls { subject: "the serving certificate".to_owned(), source };
-    let general = |error: rustls::pki_types::pem::Error| tls_error(rustls::Error::General(error.to_string()));
-    let chain = CertificateDer::pem_slice_iter(credential.certificate_pem.as_bytes())
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(general)?;
-    let key = PrivateKeyDer::from_pem_slice(credential.key_pem.as_bytes()).map_err(general)?;
+    let (chain, key) = credential.to_der().map_err(|error| tls_error(rustls::Error::General(error.to_string())))?;
     CertifiedKey::from_der(chain, key, provider).map_err(tls_error)
 }
 
@@ -118,51 +109,6 @@ struct CurrentCertificate(ArcSwap<CertifiedKey>);
 impl ResolvesServerCert for CurrentCertificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.0.load_full())
-    }
-}
-
-/// Asks for a client certificate and checks only that the peer holds its key.
-#[derive(Debug)]
-struct AnyClientCertificate(Arc<CryptoProvider>);
-
-impl ClientCertVerifier for AnyClientCertificate {
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

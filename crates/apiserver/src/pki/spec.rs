@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::PkiError;
 
@@ -113,6 +115,14 @@ pub struct Credential {
     /// PKCS#8.
     pub key_pem: String,
     pub not_after: Timestamp,
+}
+
+impl Credential {
+    /// The chain (leaf first) and the key, as TLS libraries take them.
+    pub(crate) fn to_der(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), pem::Error> {
+        let chain = CertificateDer::pem_slice_iter(self.certificate_pem.as_bytes()).collect::<Result<_, _>>()?;
+        Ok((chain, PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())?))
+    }
 }
 
 impl std::fmt::Debug for Credential {

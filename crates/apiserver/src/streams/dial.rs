@@ -7,16 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::chain::{Connection, NodeConnector, Target};
 use crate::pki::Credential;
+use crate::pki::any_peer::AnyPeer;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -48,10 +47,7 @@ impl DirectConnector {
         for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
             roots.add(certificate.map_err(pem("the CA"))?)?;
         }
-        let chain = CertificateDer::pem_slice_iter(client.certificate_pem.as_bytes())
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(pem("the client certificate"))?;
-        let key = PrivateKeyDer::from_pem_slice(client.key_pem.as_bytes()).map_err(pem("the client key"))?;
+        let (chain, key) = client.to_der().map_err(pem("the client certificate and key"))?;
         let kubelet = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
@@ -59,7 +55,7 @@ impl DirectConnector {
         let anyone = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
+            .with_custom_certificate_verifier(Arc::new(AnyPeer(provider)))
             .with_no_client_auth();
         Ok(Self { kubelet: TlsConnector::from(Arc::new(kubelet)), anyone: TlsConnector::from(Arc::new(anyone)) })
     }
@@ -85,44 +81,5 @@ impl NodeConnector for DirectConnector {
                 Err(_) => Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "i/o timeout")),
             }
         })
-    }
-}
-
-/// Takes any certificate; checks only that the peer holds its key.
-#[derive(Debug)]
-struct AnyServer(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
