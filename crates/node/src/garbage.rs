@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use podlife::Stage;
 use podlife::memory::Verdict;
-use podlife::resources::{pod_requests, qos_class};
+use podlife::resources::{QosClass, pod_requests, qos_class};
 use podlife::spec::{name, pod_spec, uid};
 
 use crate::cri::v1;
@@ -100,13 +100,8 @@ fn relieve_pressure(context: &Context, pods: &Pods) {
 }
 
 /// BestEffort before Burstable before Guaranteed, low priority first, then the smallest request.
-fn eviction_order(snapshot: &Snapshot) -> (u8, i32, i64) {
-    let class = match qos_class(&snapshot.pod) {
-        "BestEffort" => 0,
-        "Burstable" => 1,
-        _ => 2,
-    };
-    (class, pod_spec(&snapshot.pod).priority.unwrap_or(0), pod_requests(&snapshot.pod).1)
+fn eviction_order(snapshot: &Snapshot) -> (QosClass, i32, i64) {
+    (qos_class(&snapshot.pod), pod_spec(&snapshot.pod).priority.unwrap_or(0), pod_requests(&snapshot.pod).1)
 }
 
 /// Directories of pods that nobody knows: left by a crash between the API's delete and ours.

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Pod};
+use k8s_openapi::api::core::v1::Pod;
+use semantics::node_selector::{NodeFacts, matches_pod_requirements};
 
 use crate::memory::Verdict;
 use crate::resources::pod_requests;
@@ -27,7 +28,9 @@ pub struct NodeView {
 
 /// `Err` carries reason and message as upstream words them.
 pub fn decide_admission(pod: &Pod, node: &NodeView) -> Result<(), Verdict> {
-    if !matches_node(pod, node) {
+    let spec = pod_spec(pod);
+    let facts = NodeFacts { name: &node.name, labels: &node.labels };
+    if !matches_pod_requirements(spec.node_selector.as_ref(), spec.affinity.as_ref(), facts) {
         return Err(Verdict {
             reason: "NodeAffinity".to_owned(),
             message:
@@ -52,48 +55,6 @@ pub fn decide_admission(pod: &Pod, node: &NodeView) -> Result<(), Verdict> {
         }
     }
     Ok(())
-}
-
-fn matches_node(pod: &Pod, node: &NodeView) -> bool {
-    let spec = pod_spec(pod);
-    let selector = spec.node_selector.iter().flatten();
-    let by_selector = selector.into_iter().all(|(key, value)| node.labels.get(key) == Some(value));
-    let required = spec
-        .affinity
-        .as_ref()
-        .and_then(|affinity| affinity.node_affinity.as_ref())
-        .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
-    by_selector && required.is_none_or(|required| required.node_selector_terms.iter().any(|t| term_matches(t, node)))
-}
-
-/// An empty term matches nothing.
-fn term_matches(term: &NodeSelectorTerm, node: &NodeView) -> bool {
-    let expressions = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    if expressions.is_empty() && fields.is_empty() {
-        return false;
-    }
-    let field = |key: &str| (key == "metadata.name").then_some(&node.name);
-    expressions.iter().all(|e| requirement_matches(e, node.labels.get(&e.key)))
-        && fields.iter().all(|e| requirement_matches(e, field(&e.key)))
-}
-
-fn requirement_matches(requirement: &NodeSelectorRequirement, value: Option<&String>) -> bool {
-    let values = requirement.values.as_deref().unwrap_or_default();
-    let compare = |wanted: std::cmp::Ordering| {
-        let number = value.and_then(|value| value.parse::<i64>().ok());
-        let bound = values.first().and_then(|bound| bound.parse::<i64>().ok());
-        number.zip(bound).is_some_and(|(number, bound)| number.cmp(&bound) == wanted)
-    };
-    match requirement.operator.as_str() {
-        "In" => value.is_some_and(|value| values.contains(value)),
-        "NotIn" => value.is_none_or(|value| !values.contains(value)),
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => compare(std::cmp::Ordering::Greater),
-        "Lt" => compare(std::cmp::Ordering::Less),
-        _ => false,
-    }
 }
 
 #[cfg(test)]

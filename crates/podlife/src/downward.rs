@@ -4,8 +4,9 @@
 
 use k8s_openapi::api::core::v1::{Container, ObjectFieldSelector, Pod, ResourceFieldSelector};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use semantics::amount::{milli, whole};
 
-use crate::resources::{container_resource, milli_value, whole_value};
+use crate::resources::container_resource;
 use crate::spec::{find_container, pod_spec};
 
 /// What is known at run time only.
@@ -99,32 +100,27 @@ pub fn resource_value(
         Some(("requests", name)) => (false, name),
         _ => return Err(format!("unsupported container resource : {}", selector.resource)),
     };
-    let quantity = stated(&container, name, limits);
+    let quantity = container_resource(&container, name, limits);
     let one = Quantity("1".to_owned());
-    let divisor = selector.divisor.as_ref().filter(|divisor| milli_value(divisor) != 0).unwrap_or(&one);
+    let divisor = selector.divisor.as_ref().filter(|divisor| milli(divisor) != 0).unwrap_or(&one);
     let (value, divisor) = match name {
-        "cpu" => (cpu_or_allocatable(quantity, limits, facts), milli_value(divisor)),
-        "memory" => (bytes_or(quantity, limits, facts.allocatable_memory_bytes), whole_value(divisor)),
-        "ephemeral-storage" => (bytes_or(quantity, limits, facts.allocatable_ephemeral_bytes), whole_value(divisor)),
-        name if name.starts_with("hugepages-") => (bytes_or(quantity, limits, 0), whole_value(divisor)),
+        "cpu" => (cpu_or_allocatable(quantity, limits, facts), milli(divisor)),
+        "memory" => (bytes_or(quantity, limits, facts.allocatable_memory_bytes), whole(divisor)),
+        "ephemeral-storage" => (bytes_or(quantity, limits, facts.allocatable_ephemeral_bytes), whole(divisor)),
+        name if name.starts_with("hugepages-") => (bytes_or(quantity, limits, 0), whole(divisor)),
         _ => return Err(format!("unsupported container resource : {}", selector.resource)),
     };
     let divisor = divisor.max(1);
     Ok(value.div_euclid(divisor).saturating_add(i64::from(value.rem_euclid(divisor) > 0)).to_string())
 }
 
-/// Requests here are those written, without falling back to limits: the API already defaulted them.
-fn stated(container: &Container, name: &str, limits: bool) -> Option<Quantity> {
-    container_resource(container, name, limits)
+fn cpu_or_allocatable(quantity: Option<&Quantity>, limits: bool, facts: &RuntimeFacts) -> i64 {
+    let own = quantity.map_or(0, milli);
+    if own == 0 && limits { facts.allocatable_cpu_milli } else { own }
 }
 
-fn cpu_or_allocatable(quantity: Option<Quantity>, limits: bool, facts: &RuntimeFacts) -> i64 {
-    let milli = quantity.map_or(0, |quantity| milli_value(&quantity));
-    if milli == 0 && limits { facts.allocatable_cpu_milli } else { milli }
-}
-
-fn bytes_or(quantity: Option<Quantity>, limits: bool, allocatable: i64) -> i64 {
-    let bytes = quantity.map_or(0, |quantity| whole_value(&quantity));
+fn bytes_or(quantity: Option<&Quantity>, limits: bool, allocatable: i64) -> i64 {
+    let bytes = quantity.map_or(0, whole);
     if bytes == 0 && limits { allocatable } else { bytes }
 }
 

@@ -1,6 +1,7 @@
 //! Readings of a pod's spec that many decisions share. Input: the typed Pod. Output: views and plain answers.
 
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
+pub use semantics::pod::is_sidecar;
 
 /// An empty spec for pods that the API could not have stored.
 static EMPTY_SPEC: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
@@ -37,11 +38,6 @@ pub fn containers(pod: &Pod) -> &[Container] {
 /// Ephemeral containers seen as ordinary ones.
 pub fn ephemeral_containers(pod: &Pod) -> Vec<Container> {
     pod_spec(pod).ephemeral_containers.iter().flatten().map(as_container).collect()
-}
-
-/// A restartable init container.
-pub fn is_sidecar(container: &Container) -> bool {
-    container.restart_policy.as_deref() == Some("Always")
 }
 
 pub fn is_host_network(pod: &Pod) -> bool {

@@ -18,6 +18,7 @@ use crate::memory::{Busy, StartFailure};
 use crate::observed::{ContainerRecord, RunState};
 use crate::phase::derive_phase;
 use crate::plan::PlanInputs;
+use crate::resources::qos_class;
 use crate::restart::should_restart;
 use crate::spec::{containers, ephemeral_containers, init_containers, is_host_network, is_sidecar, pod_label};
 use crate::starting::usable_sandbox;
@@ -89,7 +90,7 @@ fn derive_basics(inputs: &PlanInputs<'_>) -> PodStatus {
         pod_ip: pod_ips.first().cloned(),
         pod_ips: (!pod_ips.is_empty()).then(|| pod_ips.into_iter().map(|ip| PodIP { ip }).collect()),
         start_time,
-        qos_class: Some(api.qos_class.unwrap_or_else(|| crate::resources::qos_class(inputs.pod).to_owned())),
+        qos_class: Some(api.qos_class.unwrap_or_else(|| qos_class(inputs.pod).as_str().to_owned())),
         observed_generation: inputs.pod.metadata.generation.filter(|generation| *generation > 0),
         nominated_node_name: api.nominated_node_name,
         resource_claim_statuses: api.resource_claim_statuses,

@@ -22,6 +22,11 @@ pub fn milli(quantity: &Quantity) -> i64 {
     saturate(div_up(nanos_or_zero(quantity), MILLI_IN_NANOS))
 }
 
+/// The amount in whole units, rounded up.
+pub fn whole(quantity: &Quantity) -> i64 {
+    saturate(div_up(nanos_or_zero(quantity), 1_000_000_000))
+}
+
 /// Rounds up to thousandths and makes the text canonical. Unparseable text stays for validation to refuse.
 pub fn round_up_to_milli(quantity: &mut Quantity) {
     let Ok(amount) = Amount::parse(&quantity.0) else { return };
@@ -73,6 +78,20 @@ mod tests {
         check("0", "0");
         check("1.5Gi", "1536Mi");
         check("x", "x");
+    }
+
+    #[test]
+    fn integers_round_up() {
+        let check = |text: &str, expect: (i64, i64)| {
+            let quantity = Quantity(text.to_owned());
+            assert_eq!((milli(&quantity), whole(&quantity)), expect, "{text}");
+        };
+        check("250m", (250, 1));
+        check("1.5", (1500, 2));
+        check("64Mi", (64 * 1024 * 1024 * 1000, 64 * 1024 * 1024));
+        check("1e3", (1_000_000, 1000));
+        check("100u", (1, 1));
+        check("x", (0, 0));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod};
 use podlife::downward::RuntimeFacts;
-use podlife::resources::{pod_limits, whole_value};
+use podlife::resources::{pod_limits, whole};
 use rustix::fs::Mode;
 use rustix::mount::{MountFlags, mount};
 
@@ -33,7 +33,7 @@ pub(super) fn apply(
 
 /// The smallest of sizeLimit, the pod's memory limit and what the node has.
 fn memory_size(pod: &Pod, source: &EmptyDirVolumeSource, facts: &RuntimeFacts) -> i64 {
-    let own = source.size_limit.as_ref().map(whole_value).filter(|size| *size > 0);
+    let own = source.size_limit.as_ref().map(whole).filter(|size| *size > 0);
     let candidates = [own, pod_limits(pod).memory_bytes, Some(facts.allocatable_memory_bytes)];
     candidates.into_iter().flatten().filter(|size| *size > 0).min().unwrap_or(1 << 30)
 }
