@@ -30,7 +30,7 @@ pub async fn serve(core: &Arc<Core>, parts: &Parts) -> Result<Response<Body>, Ap
                 "minCompatibilityMajor": "1", "minCompatibilityMinor": "36",
                 "gitVersion": GIT_VERSION, "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
                 "goVersion": "none", "compiler": "rustc",
-                "platform": format!("{}/{}", std::env::consts::OS, go_architecture())
+                "platform": format!("{}/{}", std::env::consts::OS, base::go_architecture())
             });
             return Ok(respond(StatusCode::OK, Media::Json, value_bytes(&version, Media::Json, true)?));
         }
@@ -47,14 +47,6 @@ pub async fn serve(core: &Arc<Core>, parts: &Parts) -> Result<Response<Body>, Ap
         }
     }
     Ok(text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()))
-}
-
-fn go_architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 fn text(code: StatusCode, text: String) -> Response<Body> {

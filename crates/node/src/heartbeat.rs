@@ -23,7 +23,6 @@ use serde_json::json;
 use crate::cri::v1;
 use crate::garbage::observe_pressure;
 use crate::kubelet::{Context, allocatable, runtime_problem};
-use crate::machine::go_architecture;
 use crate::pods::Pods;
 
 /// Upstream's renewal interval and duration.
@@ -70,9 +69,9 @@ fn derive_node(context: &Context) -> Node {
     let own = [
         ("kubernetes.io/hostname", config.hostname.as_str()),
         ("kubernetes.io/os", "linux"),
-        ("kubernetes.io/arch", go_architecture()),
+        ("kubernetes.io/arch", base::go_architecture()),
         ("beta.kubernetes.io/os", "linux"),
-        ("beta.kubernetes.io/arch", go_architecture()),
+        ("beta.kubernetes.io/arch", base::go_architecture()),
     ];
     labels.extend(own.map(|(key, value)| (key.to_owned(), value.to_owned())));
     Node {

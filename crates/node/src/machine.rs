@@ -28,7 +28,7 @@ pub fn observe_machine(kubelet_dir: &Path) -> Machine {
         memory_bytes: parse_meminfo(&read("/proc/meminfo"), "MemTotal").unwrap_or(0),
         ephemeral_bytes: space.map_or(0, |space| space.f_blocks * space.f_frsize),
         info: NodeSystemInfo {
-            architecture: go_architecture().to_owned(),
+            architecture: base::go_architecture().to_owned(),
             boot_id: read("/proc/sys/kernel/random/boot_id"),
             system_uuid: if system_uuid.is_empty() { machine_id.clone() } else { system_uuid },
             machine_id,
@@ -80,15 +80,6 @@ fn parse_meminfo(text: &str, key: &str) -> Option<u64> {
 fn parse_os_release(text: &str) -> String {
     let value = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
     value.map(|value| value.trim_matches('"').to_owned()).unwrap_or_default()
-}
-
-/// Go's name, as the label `kubernetes.io/arch` wants.
-pub fn go_architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 #[cfg(test)]
