@@ -1,0 +1,147 @@
+//! TLS between members: certificates in PEM in, the two sides' configurations out.
+//!
+//! Invariant: [`PeerTls::mutual`] accepts members of one authority alone, in both directions. [`PeerTls::automatic`] encrypts and
+//! proves nothing, as etcd's `--peer-auto-tls`.
+
+use std::sync::Arc;
+
+use rcgen::{CertificateParams, KeyPair};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+
+use crate::PeerError;
+
+/// Both sides' TLS. Cheap to clone.
+#[derive(Clone)]
+pub struct PeerTls {
+    pub server: Arc<ServerConfig>,
+    pub client: Arc<ClientConfig>,
+    /// The name that a dialed member must prove; `None`: the host of its URL.
+    pub server_name: Option<ServerName<'static>>,
+}
+
+/// A certificate chain with its key, and the authority of the others, all PEM.
+pub struct Material<'a> {
+    pub chain_pem: &'a str,
+    pub key_pem: &'a str,
+    pub authority_pem: &'a str,
+}
+
+impl PeerTls {
+    /// Members of one authority: each side shows a certificate of it. `server_name`: see the field. The certificate must serve
+    /// for both directions.
+    pub fn mutual(material: &Material<'_>, server_name: Option<&str>) -> Result<Self, PeerError> {
+        let roots = Arc::new(parse_roots(material.authority_pem)?);
+        let provider = provider();
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+            .build()
+            .map_err(|error| unusable(&error))?;
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| unusable(&error))?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(parse_chain(material.chain_pem)?, parse_key(material.key_pem)?)
+            .map_err(|error| unusable(&error))?;
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| unusable(&error))?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(parse_chain(material.chain_pem)?, parse_key(material.key_pem)?)
+            .map_err(|error| unusable(&error))?;
+        let server_name = server_name.map(|name| ServerName::try_from(name.to_owned())).transpose();
+        let server_name = server_name.map_err(|error| unusable(&error))?;
+        Ok(Self { server: Arc::new(server), client: Arc::new(client), server_name })
+    }
+
+    /// A certificate of its own making, which nobody checks: encrypted, and open to whoever reaches the port.
+    pub fn automatic() -> Result<Self, PeerError> {
+        let key = KeyPair::generate().map_err(|error| unusable(&error))?;
+        let params = CertificateParams::new(["member".to_owned()]).map_err(|error| unusable(&error))?;
+        let certificate = params.self_signed(&key).map_err(|error| unusable(&error))?;
+        let (chain, key_pem) = (vec![certificate.der().clone()], key.serialize_pem());
+        let provider = provider();
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| unusable(&error))?
+            .with_no_client_auth()
+            .with_single_cert(chain, parse_key(&key_pem)?)
+            .map_err(|error| unusable(&error))?;
+        let client = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| unusable(&error))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
+            .with_no_client_auth();
+        let server_name = ServerName::try_from("member").map_err(|error| unusable(&error))?;
+        Ok(Self { server: Arc::new(server), client: Arc::new(client), server_name: Some(server_name) })
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+fn unusable(error: &dyn std::fmt::Display) -> PeerError {
+    PeerError::Certificate { detail: error.to_string() }
+}
+
+fn parse_chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, PeerError> {
+    let chain = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|error| unusable(&error))?;
+    if chain.is_empty() { Err(unusable(&"no certificate in the PEM text")) } else { Ok(chain) }
+}
+
+fn parse_key(pem: &str) -> Result<PrivateKeyDer<'static>, PeerError> {
+    PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|error| unusable(&error))
+}
+
+fn parse_roots(pem: &str) -> Result<RootCertStore, PeerError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in parse_chain(pem)? {
+        roots.add(certificate).map_err(|error| unusable(&error))?;
+    }
+    Ok(roots)
+}
+
+/// Checks only that the server holds the key of what it shows.
+#[derive(Debug)]
+struct AnyServer(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
