@@ -16,10 +16,11 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use reconcile::{Controller, Event, Input, Key, Plan, View, Watches, Write, controller_of};
+use semantics::label_selector::is_empty;
 use semantics::pod::{is_pod_ready, is_pod_terminal, phase};
 
 use crate::claims::{Claims, decide_claims};
-use crate::labels::{is_empty, is_selected};
+use crate::labels::is_selected;
 use crate::pods;
 use crate::revisions::{History, decide_history, expired, hash, hashes_in_use};
 use placement::{Fit, decide_fit, derive_daemon_pod, target_node};

@@ -18,10 +18,11 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use reconcile::{Controller, Event, Input, Key, Plan, View, Watches, Write, controller_of};
+use semantics::label_selector::is_empty;
 use serde_json::json;
 
 use crate::claims::{Claims, decide_claims};
-use crate::labels::{is_empty, is_selected};
+use crate::labels::is_selected;
 use replica_sets::ReplicaSets;
 use status::Conditions;
 

@@ -97,6 +97,22 @@ fn a_pod_runs_on_every_node_that_fits_and_nowhere_else() {
     assert_eq!((status.desired_number_scheduled, status.number_misscheduled), (0, 1));
 }
 
+/// Rolls three nodes out from v1 to v2, with a crash after every write too, and holds `invariant` all the way.
+fn check_rollout(rolling: fn() -> Value, invariant: fn(&World)) -> Harness {
+    let setup = || {
+        let mut harness = harness(rolling(), 3);
+        harness.settle_with(run_a_pod);
+        harness.set_invariant(invariant);
+        set_image(&mut harness, "v2");
+        harness
+    };
+    check_crash_safety(setup, run_a_pod);
+    let mut harness = setup();
+    harness.settle_with(run_a_pod);
+    assert_eq!(images(&harness), ["n0:v2", "n1:v2", "n2:v2"]);
+    harness
+}
+
 /// No more than one node without a ready pod, and no node with two.
 fn one_unavailable(world: &World) {
     let pods = world.list::<Pod>();
@@ -106,17 +122,7 @@ fn one_unavailable(world: &World) {
 
 #[test]
 fn a_rollout_keeps_within_max_unavailable() {
-    fn setup() -> Harness {
-        let mut harness = harness(json!({ "maxUnavailable": 1, "maxSurge": 0 }), 3);
-        harness.settle_with(run_a_pod);
-        harness.set_invariant(one_unavailable);
-        set_image(&mut harness, "v2");
-        harness
-    }
-    check_crash_safety(setup, run_a_pod);
-    let mut harness = setup();
-    harness.settle_with(run_a_pod);
-    assert_eq!(images(&harness), ["n0:v2", "n1:v2", "n2:v2"]);
+    let harness = check_rollout(|| json!({ "maxUnavailable": 1, "maxSurge": 0 }), one_unavailable);
     let status = harness.world.get::<DaemonSet>("ns", "agent").unwrap().status.unwrap();
     assert_eq!(
         (status.desired_number_scheduled, status.updated_number_scheduled, status.number_available),
@@ -136,17 +142,7 @@ fn one_surging(world: &World) {
 
 #[test]
 fn a_surging_rollout_never_leaves_a_node_without() {
-    fn setup() -> Harness {
-        let mut harness = harness(json!({ "maxUnavailable": 0, "maxSurge": 1 }), 3);
-        harness.settle_with(run_a_pod);
-        harness.set_invariant(one_surging);
-        set_image(&mut harness, "v2");
-        harness
-    }
-    check_crash_safety(setup, run_a_pod);
-    let mut harness = setup();
-    harness.settle_with(run_a_pod);
-    assert_eq!(images(&harness), ["n0:v2", "n1:v2", "n2:v2"]);
+    check_rollout(|| json!({ "maxUnavailable": 0, "maxSurge": 1 }), one_surging);
 }
 
 #[test]

@@ -269,7 +269,7 @@ fn refresh_graph(graph: &Graph, world: &World) {
 
 /// Runs `setup`'s harness with `environment` once undisturbed and once crashing after each write. Panics unless all
 /// runs end in the same state (but for names, UIDs, versions and generations that the API gave).
-pub fn check_crash_safety(setup: fn() -> Harness, environment: fn(&mut World) -> bool) {
+pub fn check_crash_safety(setup: impl Fn() -> Harness, environment: fn(&mut World) -> bool) {
     let mut undisturbed = setup();
     undisturbed.settle_with(environment);
     let expected = undisturbed.world.summary();

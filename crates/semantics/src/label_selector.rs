@@ -41,13 +41,25 @@ mod tests {
         assert_eq!(matches(&from_value(selector.clone()).unwrap(), &labels), expect, "{selector}");
     }
 
+    fn expression(key: &str, operator: &str, values: Value) -> Value {
+        json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]})
+    }
+
+    #[test]
+    fn every_operator() {
+        check(expression("tier", "In", json!(["db", "web"])), true);
+        check(expression("tier", "NotIn", json!(["web"])), false);
+        check(expression("none", "NotIn", json!(["web"])), true);
+        check(expression("tier", "Exists", json!(null)), true);
+        check(expression("none", "DoesNotExist", json!(null)), true);
+        check(expression("app", "Near", json!(["a"])), false);
+    }
+
     #[test]
     fn parts_are_a_conjunction() {
         check(json!({}), true);
         check(json!({"matchLabels": {"app": "a"}}), true);
         check(json!({"matchLabels": {"app": "b"}}), false);
-        check(json!({"matchExpressions": [{"key": "tier", "operator": "In", "values": ["web"]}]}), true);
-        check(json!({"matchExpressions": [{"key": "none", "operator": "NotIn", "values": ["web"]}]}), true);
         check(
             json!({"matchLabels": {"app": "a"}, "matchExpressions": [{"key": "tier", "operator": "DoesNotExist"}]}),
             false,
