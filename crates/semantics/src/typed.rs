@@ -23,7 +23,11 @@ pub trait Rules: Send + Sync + 'static {
     /// Sets what the server decides at creation. Status and generation are handled by `SHAPE`.
     fn prepare_create(_context: &Context, _object: &mut Self::Object) {}
 
-    fn validate_create(_context: &Context, _object: &Self::Object, _errors: &mut Errors) {}
+    /// What holds of every object: asked at creation and at updates of the object itself, ahead of the two for each. A
+    /// write of a subresource keeps the rest as it was, so it isn't asked then.
+    fn validate(_object: &Self::Object, _errors: &mut Errors) {}
+
+    fn validate_create(_object: &Self::Object, _errors: &mut Errors) {}
 
     /// Sets or restores what this write may not change. Status and generation are handled by `SHAPE`.
     fn prepare_update(_write: &Write<'_>, _object: &mut Self::Object, _old: &Self::Object) {}
@@ -79,7 +83,8 @@ impl<R: Rules> Strategy for Typed<R> {
         R::prepare_create(context, &mut typed);
         *object = encode(&typed)?;
         let mut errors = Errors::new();
-        R::validate_create(context, &typed, &mut errors);
+        R::validate(&typed, &mut errors);
+        R::validate_create(&typed, &mut errors);
         if errors.is_empty() { Ok(R::warnings(&typed, None)) } else { Err(errors) }
     }
 
@@ -89,6 +94,9 @@ impl<R: Rules> Strategy for Typed<R> {
         R::prepare_update(write, &mut typed, &old);
         *object = encode(&typed)?;
         let mut errors = Errors::new();
+        if write.sub == Subresource::Main {
+            R::validate(&typed, &mut errors);
+        }
         R::validate_update(write, &typed, &old, &mut errors);
         if errors.is_empty() { Ok(R::warnings(&typed, Some(&old))) } else { Err(errors) }
     }

@@ -50,30 +50,29 @@ fn default_service_account(spec: &mut PodSpec) {
     spec.service_account_name = name;
 }
 
+/// Ordinary and ephemeral containers are two types of the API with the same fields to fill.
+macro_rules! default_container {
+    ($container:expr) => {
+        let container = $container;
+        default_image(&container.image, &mut container.image_pull_policy);
+        fill_text(&mut container.termination_message_path, "/dev/termination-log");
+        fill_text(&mut container.termination_message_policy, "File");
+        default_ports(&mut container.ports);
+        default_env(&mut container.env);
+        default_resources(container.resources.get_or_insert_default());
+        for probe in [&mut container.liveness_probe, &mut container.readiness_probe, &mut container.startup_probe] {
+            default_probe(probe);
+        }
+        default_lifecycle(&mut container.lifecycle);
+    };
+}
+
 fn default_container(container: &mut Container) {
-    default_image(&container.image, &mut container.image_pull_policy);
-    fill_text(&mut container.termination_message_path, "/dev/termination-log");
-    fill_text(&mut container.termination_message_policy, "File");
-    default_ports(&mut container.ports);
-    default_env(&mut container.env);
-    default_resources(container.resources.get_or_insert_default());
-    for probe in [&mut container.liveness_probe, &mut container.readiness_probe, &mut container.startup_probe] {
-        default_probe(probe);
-    }
-    default_lifecycle(&mut container.lifecycle);
+    default_container!(container);
 }
 
 fn default_ephemeral_container(container: &mut EphemeralContainer) {
-    default_image(&container.image, &mut container.image_pull_policy);
-    fill_text(&mut container.termination_message_path, "/dev/termination-log");
-    fill_text(&mut container.termination_message_policy, "File");
-    default_ports(&mut container.ports);
-    default_env(&mut container.env);
-    default_resources(container.resources.get_or_insert_default());
-    for probe in [&mut container.liveness_probe, &mut container.readiness_probe, &mut container.startup_probe] {
-        default_probe(probe);
-    }
-    default_lifecycle(&mut container.lifecycle);
+    default_container!(container);
 }
 
 fn default_image(image: &Option<String>, policy: &mut Option<String>) {

@@ -4,7 +4,7 @@ use k8s_openapi::api::apps::v1::ControllerRevision;
 
 use crate::field::{Errors, Path};
 use crate::names::subdomain_name;
-use crate::strategy::{Context, Shape, Write};
+use crate::strategy::{Shape, Write};
 use crate::typed::Rules;
 use crate::validate::numbers::{validate_immutable, validate_not_negative};
 
@@ -14,7 +14,7 @@ impl Rules for ControllerRevisionRules {
     type Object = ControllerRevision;
     const SHAPE: Shape = Shape::new(subdomain_name);
 
-    fn validate_create(_context: &Context, object: &ControllerRevision, errors: &mut Errors) {
+    fn validate_create(object: &ControllerRevision, errors: &mut Errors) {
         validate_revision(object, errors);
         match &object.data.0 {
             serde_json::Value::Null => errors.required(Path::root("data"), "data is mandatory"),

@@ -42,7 +42,7 @@ impl Rules for DaemonSetRules {
         set_template_generation(object, count);
     }
 
-    fn validate_create(_context: &Context, object: &DaemonSet, errors: &mut Errors) {
+    fn validate_create(object: &DaemonSet, errors: &mut Errors) {
         validate_spec(&object.spec, errors);
     }
 

@@ -7,7 +7,7 @@ use crate::defaults::pod_spec::default_template;
 use crate::defaults::{fill, fill_text, text};
 use crate::field::{Errors, Path};
 use crate::names::subdomain_name;
-use crate::strategy::{Context, Generation, Shape, StatusMetadata, Subresource, Write};
+use crate::strategy::{Generation, Shape, StatusMetadata, Subresource, Write};
 use crate::typed::Rules;
 use crate::validate::numbers::{
     int_or_percent_value, int_or_string_json, validate_count, validate_immutable, validate_int_or_percent,
@@ -35,7 +35,7 @@ impl Rules for DeploymentRules {
         fill(&mut spec.progress_deadline_seconds, 600);
     }
 
-    fn validate_create(_context: &Context, object: &Deployment, errors: &mut Errors) {
+    fn validate_create(object: &Deployment, errors: &mut Errors) {
         validate_spec(&object.spec, errors);
     }
 

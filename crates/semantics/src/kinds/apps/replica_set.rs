@@ -6,7 +6,7 @@ use crate::defaults::fill;
 use crate::defaults::pod_spec::default_template;
 use crate::field::{Errors, Path};
 use crate::names::subdomain_name;
-use crate::strategy::{Context, Generation, Shape, Subresource, Write};
+use crate::strategy::{Generation, Shape, Subresource, Write};
 use crate::typed::Rules;
 use crate::validate::numbers::{validate_count, validate_immutable, validate_not_negative};
 use crate::validate::template::{validate_running_template, validate_selector};
@@ -23,7 +23,7 @@ impl Rules for ReplicaSetRules {
         default_template(spec.template.get_or_insert_default());
     }
 
-    fn validate_create(_context: &Context, object: &ReplicaSet, errors: &mut Errors) {
+    fn validate_create(object: &ReplicaSet, errors: &mut Errors) {
         validate_spec(&object.spec, errors);
     }
 

@@ -10,7 +10,7 @@ use crate::defaults::pod_spec::default_template;
 use crate::defaults::{fill, fill_text, text};
 use crate::field::{Errors, Path};
 use crate::names::{dns1123_label, label_name};
-use crate::strategy::{Context, Generation, Shape, Subresource, Write};
+use crate::strategy::{Generation, Shape, Subresource, Write};
 use crate::typed::Rules;
 use crate::validate::claim::validate_claim_spec;
 use crate::validate::numbers::{
@@ -40,7 +40,7 @@ impl Rules for StatefulSetRules {
         fill(&mut spec.revision_history_limit, 10);
     }
 
-    fn validate_create(_context: &Context, object: &StatefulSet, errors: &mut Errors) {
+    fn validate_create(object: &StatefulSet, errors: &mut Errors) {
         validate_spec(&object.spec, errors);
     }
 

@@ -6,7 +6,7 @@ use super::job::{default_job_template_spec, validate_job_spec};
 use crate::defaults::{fill, fill_text, text};
 use crate::field::{Errors, Path};
 use crate::names::{max_len_message, subdomain_name};
-use crate::strategy::{Context, Generation, Shape, Subresource, Write};
+use crate::strategy::{Generation, Shape, Subresource, Write};
 use crate::typed::Rules;
 use crate::validate::numbers::{validate_count, validate_not_negative};
 
@@ -28,7 +28,7 @@ impl Rules for CronJobRules {
         default_job_template_spec(spec.job_template.spec.get_or_insert_default());
     }
 
-    fn validate_create(_context: &Context, object: &CronJob, errors: &mut Errors) {
+    fn validate_create(object: &CronJob, errors: &mut Errors) {
         validate(&object.spec, errors);
         let name = object.metadata.name.as_deref().unwrap_or_default();
         if name.len() > NAME_LETTERS_MAX {

@@ -52,7 +52,7 @@ impl Rules for JobRules {
         }
     }
 
-    fn validate_create(_context: &Context, object: &Job, errors: &mut Errors) {
+    fn validate_create(object: &Job, errors: &mut Errors) {
         validation::validate_new(object, errors);
     }
 

@@ -32,7 +32,7 @@ impl Rules for ClaimRules {
         }
     }
 
-    fn validate_create(_context: &Context, object: &PersistentVolumeClaim, errors: &mut Errors) {
+    fn validate_create(object: &PersistentVolumeClaim, errors: &mut Errors) {
         if let Some(spec) = &object.spec {
             validate_claim_spec(spec, &Path::root("spec"), errors);
         }

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 
 use crate::field::{Errors, Path};
 use crate::names::{config_key, subdomain_name};
-use crate::strategy::{Context, Shape, Write};
+use crate::strategy::{Shape, Write};
 use crate::typed::Rules;
 
 /// Data of one ConfigMap or Secret may not be larger than this.
@@ -18,7 +18,7 @@ impl Rules for ConfigMapRules {
     type Object = ConfigMap;
     const SHAPE: Shape = Shape::new(subdomain_name);
 
-    fn validate_create(_context: &Context, object: &ConfigMap, errors: &mut Errors) {
+    fn validate_create(object: &ConfigMap, errors: &mut Errors) {
         validate(object, errors);
     }
 

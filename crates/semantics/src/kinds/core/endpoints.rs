@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, 
 use crate::defaults::{fill_text, text};
 use crate::field::{Errors, Path};
 use crate::names::{dns1123_label, ip_address, port_number, subdomain_name};
-use crate::strategy::{Context, Shape, Write};
+use crate::strategy::Shape;
 use crate::typed::Rules;
 
 pub struct EndpointsRules;
@@ -21,18 +21,10 @@ impl Rules for EndpointsRules {
         }
     }
 
-    fn validate_create(_context: &Context, object: &Endpoints, errors: &mut Errors) {
-        validate(object, errors);
-    }
-
-    fn validate_update(_write: &Write<'_>, object: &Endpoints, _old: &Endpoints, errors: &mut Errors) {
-        validate(object, errors);
-    }
-}
-
-fn validate(object: &Endpoints, errors: &mut Errors) {
-    for (index, subset) in object.subsets.iter().flatten().enumerate() {
-        validate_subset(subset, &Path::root("subsets").index(index), errors);
+    fn validate(object: &Endpoints, errors: &mut Errors) {
+        for (index, subset) in object.subsets.iter().flatten().enumerate() {
+            validate_subset(subset, &Path::root("subsets").index(index), errors);
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::field::{Errors, Path};
 use crate::names::{path_segment_name, qualified_name};
-use crate::strategy::{Context, Shape, Write};
+use crate::strategy::Shape;
 use crate::typed::Rules;
 
 const TEXT_BYTES_MAX: usize = 128;
@@ -17,12 +17,22 @@ impl Rules for EventRules {
     type Object = Event;
     const SHAPE: Shape = Shape::new(path_segment_name);
 
-    fn validate_create(_context: &Context, object: &Event, errors: &mut Errors) {
-        validate(object, errors);
-    }
-
-    fn validate_update(_write: &Write<'_>, object: &Event, _old: &Event, errors: &mut Errors) {
-        validate(object, errors);
+    fn validate(event: &Event, errors: &mut Errors) {
+        let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
+        let involved = event.involved_object.namespace.as_deref().unwrap_or_default();
+        let agrees = match (event.event_time.is_some(), involved.is_empty()) {
+            (false, true) => matches!(namespace, "" | "default"),
+            (false, false) => namespace == involved,
+            (true, true) => matches!(namespace, "default" | "kube-system"),
+            (true, false) => true,
+        };
+        if !agrees {
+            let path = Path::root("involvedObject").child("namespace");
+            errors.invalid(path, involved, "does not match event.namespace");
+        }
+        if event.event_time.is_some() {
+            validate_new_style(event, errors);
+        }
     }
 
     /// The source is the reporter's component, under its old or its new name.
@@ -30,24 +40,6 @@ impl Rules for EventRules {
         let names = [&object["source"]["component"], &object["reportingComponent"]];
         let source = names.into_iter().filter_map(Value::as_str).find(|name| !name.is_empty());
         vec![("source", source.unwrap_or_default().to_owned())]
-    }
-}
-
-fn validate(event: &Event, errors: &mut Errors) {
-    let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
-    let involved = event.involved_object.namespace.as_deref().unwrap_or_default();
-    let agrees = match (event.event_time.is_some(), involved.is_empty()) {
-        (false, true) => matches!(namespace, "" | "default"),
-        (false, false) => namespace == involved,
-        (true, true) => matches!(namespace, "default" | "kube-system"),
-        (true, false) => true,
-    };
-    if !agrees {
-        let path = Path::root("involvedObject").child("namespace");
-        errors.invalid(path, involved, "does not match event.namespace");
-    }
-    if event.event_time.is_some() {
-        validate_new_style(event, errors);
     }
 }
 

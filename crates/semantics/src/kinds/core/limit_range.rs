@@ -7,7 +7,7 @@ use crate::amount::nanos_or_zero;
 use crate::field::{Errors, Path};
 use crate::names::{qualified_name, subdomain_name};
 use crate::resources::{ResourceList, round_up};
-use crate::strategy::{Context, Shape, Write};
+use crate::strategy::Shape;
 use crate::typed::Rules;
 
 pub struct LimitRangeRules;
@@ -22,12 +22,24 @@ impl Rules for LimitRangeRules {
         }
     }
 
-    fn validate_create(_context: &Context, object: &LimitRange, errors: &mut Errors) {
-        validate(object, errors);
-    }
-
-    fn validate_update(_write: &Write<'_>, object: &LimitRange, _old: &LimitRange, errors: &mut Errors) {
-        validate(object, errors);
+    fn validate(object: &LimitRange, errors: &mut Errors) {
+        let path = Path::root("spec").child("limits");
+        let mut seen = Vec::new();
+        for (index, item) in object.spec.iter().flat_map(|spec| &spec.limits).enumerate() {
+            let path = path.index(index);
+            if !matches!(item.type_.as_str(), "Pod" | "Container" | "PersistentVolumeClaim") {
+                errors.invalid_each(&path.child("type"), &item.type_, qualified_name(&item.type_));
+                if !item.type_.contains('/') {
+                    let detail = "must be a standard limit type or fully qualified";
+                    errors.invalid(path.child("type"), item.type_.as_str(), detail);
+                }
+            }
+            if seen.contains(&&item.type_) {
+                errors.duplicate(path.child("type"), item.type_.as_str());
+            }
+            seen.push(&item.type_);
+            validate_item(item, &path, errors);
+        }
     }
 }
 
@@ -48,26 +60,6 @@ fn default_item(item: &mut LimitRangeItem) {
 fn fill_missing(list: &mut ResourceList, from: &Option<ResourceList>) {
     for (name, quantity) in from.iter().flatten() {
         list.entry(name.clone()).or_insert_with(|| quantity.clone());
-    }
-}
-
-fn validate(object: &LimitRange, errors: &mut Errors) {
-    let path = Path::root("spec").child("limits");
-    let mut seen = Vec::new();
-    for (index, item) in object.spec.iter().flat_map(|spec| &spec.limits).enumerate() {
-        let path = path.index(index);
-        if !matches!(item.type_.as_str(), "Pod" | "Container" | "PersistentVolumeClaim") {
-            errors.invalid_each(&path.child("type"), &item.type_, qualified_name(&item.type_));
-            if !item.type_.contains('/') {
-                let detail = "must be a standard limit type or fully qualified";
-                errors.invalid(path.child("type"), item.type_.as_str(), detail);
-            }
-        }
-        if seen.contains(&&item.type_) {
-            errors.duplicate(path.child("type"), item.type_.as_str());
-        }
-        seen.push(&item.type_);
-        validate_item(item, &path, errors);
     }
 }
 

@@ -32,7 +32,7 @@ impl Rules for NamespaceRules {
         label_with_name(object);
     }
 
-    fn validate_create(_context: &Context, object: &Namespace, errors: &mut Errors) {
+    fn validate_create(object: &Namespace, errors: &mut Errors) {
         validate_finalizers(object, errors);
     }
 

@@ -9,7 +9,7 @@ use crate::amount::{milli, nanos_or_zero};
 use crate::field::{ErrorKind, Errors, FieldError, Path};
 use crate::names::{cidr, label_value, qualified_name, subdomain_name};
 use crate::resources::{ResourceList, round_up};
-use crate::strategy::{Context, Shape, Write};
+use crate::strategy::{Shape, Write};
 use crate::typed::Rules;
 
 pub struct NodeRules;
@@ -27,7 +27,7 @@ impl Rules for NodeRules {
         }
     }
 
-    fn validate_create(_context: &Context, object: &Node, errors: &mut Errors) {
+    fn validate_create(object: &Node, errors: &mut Errors) {
         validate_spec(&object.spec, errors);
         validate_resources(object, errors);
     }

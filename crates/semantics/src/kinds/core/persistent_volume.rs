@@ -50,7 +50,7 @@ impl Rules for PersistentVolumeRules {
         status.last_phase_transition_time = Some(Time(context.now));
     }
 
-    fn validate_create(_context: &Context, object: &PersistentVolume, errors: &mut Errors) {
+    fn validate_create(object: &PersistentVolume, errors: &mut Errors) {
         validate(object, errors);
     }
 

@@ -55,7 +55,7 @@ impl Rules for PodRules {
         status.qos_class = Some(qos_class(spec).as_str().to_owned());
     }
 
-    fn validate_create(_context: &Context, object: &Pod, errors: &mut Errors) {
+    fn validate_create(object: &Pod, errors: &mut Errors) {
         validate_pod(object, errors);
         let Some(spec) = &object.spec else { return };
         let path = Path::root("spec");

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::PodTemplate;
 use crate::defaults::pod_spec::default_template;
 use crate::field::{Errors, Path};
 use crate::names::subdomain_name;
-use crate::strategy::{Context, Generation, Shape, Write};
+use crate::strategy::{Generation, Shape};
 use crate::typed::Rules;
 use crate::validate::template::validate_template;
 
@@ -19,13 +19,7 @@ impl Rules for PodTemplateRules {
         default_template(object.template.get_or_insert_default());
     }
 
-    fn validate_create(_context: &Context, object: &PodTemplate, errors: &mut Errors) {
-        if let Some(template) = &object.template {
-            validate_template(template, &Path::root("template"), errors);
-        }
-    }
-
-    fn validate_update(_write: &Write<'_>, object: &PodTemplate, _old: &PodTemplate, errors: &mut Errors) {
+    fn validate(object: &PodTemplate, errors: &mut Errors) {
         if let Some(template) = &object.template {
             validate_template(template, &Path::root("template"), errors);
         }

@@ -7,7 +7,7 @@ use crate::defaults::fill;
 use crate::defaults::pod_spec::default_template;
 use crate::field::{Errors, Path};
 use crate::names::subdomain_name;
-use crate::strategy::{Context, Generation, Shape, Subresource, Write};
+use crate::strategy::{Generation, Shape, Subresource, Write};
 use crate::typed::Rules;
 use crate::validate::numbers::{validate_count, validate_not_negative};
 use crate::validate::template::validate_running_template;
@@ -34,8 +34,23 @@ impl Rules for ReplicationControllerRules {
         }
     }
 
-    fn validate_create(_context: &Context, object: &ReplicationController, errors: &mut Errors) {
-        validate(object, errors);
+    fn validate(object: &ReplicationController, errors: &mut Errors) {
+        let Some(spec) = &object.spec else { return };
+        let path = Path::root("spec");
+        validate_count(spec.min_ready_seconds, path.child("minReadySeconds"), errors);
+        let selector = spec.selector.clone().unwrap_or_default();
+        if selector.is_empty() {
+            errors.required(path.child("selector"), "");
+        }
+        validate_count(spec.replicas, path.child("replicas"), errors);
+        let path = path.child("template");
+        let Some(template) = &spec.template else { return errors.required(path, "") };
+        let labels = template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
+        if selector.iter().any(|(key, value)| labels.get(key) != Some(value)) {
+            let detail = "`selector` does not match template `labels`";
+            errors.invalid(path.child("metadata").child("labels"), json!(labels), detail);
+        }
+        validate_running_template(template, "ReplicationController", &path, errors);
     }
 
     fn validate_update(
@@ -44,30 +59,10 @@ impl Rules for ReplicationControllerRules {
         _old: &ReplicationController,
         errors: &mut Errors,
     ) {
-        match write.sub {
-            Subresource::Status => validate_status(object, errors),
-            _ => validate(object, errors),
+        if write.sub == Subresource::Status {
+            validate_status(object, errors);
         }
     }
-}
-
-fn validate(object: &ReplicationController, errors: &mut Errors) {
-    let Some(spec) = &object.spec else { return };
-    let path = Path::root("spec");
-    validate_count(spec.min_ready_seconds, path.child("minReadySeconds"), errors);
-    let selector = spec.selector.clone().unwrap_or_default();
-    if selector.is_empty() {
-        errors.required(path.child("selector"), "");
-    }
-    validate_count(spec.replicas, path.child("replicas"), errors);
-    let path = path.child("template");
-    let Some(template) = &spec.template else { return errors.required(path, "") };
-    let labels = template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
-    if selector.iter().any(|(key, value)| labels.get(key) != Some(value)) {
-        let detail = "`selector` does not match template `labels`";
-        errors.invalid(path.child("metadata").child("labels"), json!(labels), detail);
-    }
-    validate_running_template(template, "ReplicationController", &path, errors);
 }
 
 fn validate_status(object: &ReplicationController, errors: &mut Errors) {

@@ -7,7 +7,7 @@ use super::node::validate_list;
 use crate::field::{Errors, Path};
 use crate::names::{qualified_name, subdomain_name};
 use crate::resources::round_up;
-use crate::strategy::{Context, Shape, Write};
+use crate::strategy::{Shape, Write};
 use crate::typed::Rules;
 
 const SCOPES: [&str; 7] = [
@@ -36,7 +36,7 @@ impl Rules for ResourceQuotaRules {
         }
     }
 
-    fn validate_create(_context: &Context, object: &ResourceQuota, errors: &mut Errors) {
+    fn validate_create(object: &ResourceQuota, errors: &mut Errors) {
         validate(object, errors);
     }
 

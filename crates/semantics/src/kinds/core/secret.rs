@@ -7,7 +7,7 @@ use super::config_map::{DATA_BYTES_MAX, same_map};
 use crate::defaults::fill_text;
 use crate::field::{Errors, Path};
 use crate::names::{config_key, subdomain_name};
-use crate::strategy::{Context, Shape, Write};
+use crate::strategy::{Shape, Write};
 use crate::typed::Rules;
 
 pub struct SecretRules;
@@ -24,7 +24,7 @@ impl Rules for SecretRules {
         }
     }
 
-    fn validate_create(_context: &Context, object: &Secret, errors: &mut Errors) {
+    fn validate_create(object: &Secret, errors: &mut Errors) {
         validate(object, errors);
     }
 

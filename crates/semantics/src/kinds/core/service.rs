@@ -45,7 +45,7 @@ impl Rules for ServiceRules {
         normalize_cluster_ips(object.spec.get_or_insert_default(), None);
     }
 
-    fn validate_create(_context: &Context, object: &Service, errors: &mut Errors) {
+    fn validate_create(object: &Service, errors: &mut Errors) {
         validation::validate(object, None, errors);
     }
 

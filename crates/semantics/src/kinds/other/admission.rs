@@ -9,7 +9,7 @@ use super::super::PLAIN;
 use crate::defaults::fill;
 use crate::field::{Errors, Path};
 use crate::names::subdomain_name;
-use crate::strategy::{Context, Generation, Shape, StatusMetadata, Strategy, Write};
+use crate::strategy::{Generation, Shape, StatusMetadata, Strategy};
 use crate::typed::{Rules, Typed};
 
 const WEBHOOK: Shape = Shape::new(subdomain_name).generation(Generation::Content);
@@ -43,12 +43,7 @@ impl Rules for ValidatingWebhookRules {
         }
     }
 
-    fn validate_create(_context: &Context, object: &Self::Object, errors: &mut Errors) {
-        let hooks = object.webhooks.iter().flatten();
-        validate_hooks(hooks.map(|h| (&h.name, &h.client_config, &h.side_effects, h.timeout_seconds)), errors);
-    }
-
-    fn validate_update(_write: &Write<'_>, object: &Self::Object, _old: &Self::Object, errors: &mut Errors) {
+    fn validate(object: &Self::Object, errors: &mut Errors) {
         let hooks = object.webhooks.iter().flatten();
         validate_hooks(hooks.map(|h| (&h.name, &h.client_config, &h.side_effects, h.timeout_seconds)), errors);
     }
@@ -73,12 +68,7 @@ impl Rules for MutatingWebhookRules {
         }
     }
 
-    fn validate_create(_context: &Context, object: &Self::Object, errors: &mut Errors) {
-        let hooks = object.webhooks.iter().flatten();
-        validate_hooks(hooks.map(|h| (&h.name, &h.client_config, &h.side_effects, h.timeout_seconds)), errors);
-    }
-
-    fn validate_update(_write: &Write<'_>, object: &Self::Object, _old: &Self::Object, errors: &mut Errors) {
+    fn validate(object: &Self::Object, errors: &mut Errors) {
         let hooks = object.webhooks.iter().flatten();
         validate_hooks(hooks.map(|h| (&h.name, &h.client_config, &h.side_effects, h.timeout_seconds)), errors);
     }

@@ -7,7 +7,7 @@ use super::super::PLAIN;
 use crate::defaults::fill;
 use crate::field::{Errors, Path};
 use crate::names::subdomain_name;
-use crate::strategy::{Context, Generation, Shape, Strategy, Subresource, Write};
+use crate::strategy::{Generation, Shape, Strategy};
 use crate::typed::{Rules, Typed};
 
 const SHAPE: Shape = Shape::new(subdomain_name).generation(Generation::Spec).with_status();
@@ -31,14 +31,8 @@ impl Rules for AutoscalerV1Rules {
         fill(&mut object.spec.min_replicas, 1);
     }
 
-    fn validate_create(_context: &Context, object: &Self::Object, errors: &mut Errors) {
+    fn validate(object: &Self::Object, errors: &mut Errors) {
         validate_bounds(object.spec.min_replicas, object.spec.max_replicas, errors);
-    }
-
-    fn validate_update(write: &Write<'_>, object: &Self::Object, _old: &Self::Object, errors: &mut Errors) {
-        if write.sub == Subresource::Main {
-            validate_bounds(object.spec.min_replicas, object.spec.max_replicas, errors);
-        }
     }
 }
 
@@ -60,14 +54,8 @@ impl Rules for AutoscalerV2Rules {
         }
     }
 
-    fn validate_create(_context: &Context, object: &Self::Object, errors: &mut Errors) {
+    fn validate(object: &Self::Object, errors: &mut Errors) {
         validate_v2(&object.spec, errors);
-    }
-
-    fn validate_update(write: &Write<'_>, object: &Self::Object, _old: &Self::Object, errors: &mut Errors) {
-        if write.sub == Subresource::Main {
-            validate_v2(&object.spec, errors);
-        }
     }
 }
 

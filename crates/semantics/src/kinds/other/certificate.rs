@@ -23,7 +23,7 @@ impl Rules for CertificateSigningRequestRules {
         object.status = None;
     }
 
-    fn validate_create(_context: &Context, object: &CertificateSigningRequest, errors: &mut Errors) {
+    fn validate_create(object: &CertificateSigningRequest, errors: &mut Errors) {
         validate(object, errors);
     }
 

@@ -7,7 +7,7 @@ use crate::defaults::fill;
 use crate::field::{Errors, Path};
 use crate::kinds::core::endpoints::validate_endpoint_ip;
 use crate::names::{dns1123_label, dns1123_subdomain, port_number, subdomain_name};
-use crate::strategy::{Context, Generation, Shape, Write};
+use crate::strategy::{Generation, Shape, Write};
 use crate::typed::Rules;
 
 const ENDPOINTS_MAX: usize = 1000;
@@ -27,33 +27,28 @@ impl Rules for EndpointSliceRules {
         }
     }
 
-    fn validate_create(_context: &Context, object: &EndpointSlice, errors: &mut Errors) {
-        validate(object, errors);
+    fn validate(object: &EndpointSlice, errors: &mut Errors) {
+        match object.address_type.as_str() {
+            "" => errors.required(Path::root("addressType"), ""),
+            "IPv4" | "IPv6" | "FQDN" => {}
+            other => errors.not_supported(Path::root("addressType"), other, &["FQDN", "IPv4", "IPv6"]),
+        }
+        let path = Path::root("endpoints");
+        let endpoints = object.endpoints.as_deref().unwrap_or_default();
+        if endpoints.len() > ENDPOINTS_MAX {
+            return errors.too_many(path, endpoints.len(), ENDPOINTS_MAX);
+        }
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            validate_endpoint(endpoint, &object.address_type, &path.index(index), errors);
+        }
+        validate_ports(object, errors);
     }
 
     fn validate_update(_write: &Write<'_>, object: &EndpointSlice, old: &EndpointSlice, errors: &mut Errors) {
-        validate(object, errors);
         if object.address_type != old.address_type {
             errors.invalid(Path::root("addressType"), object.address_type.as_str(), "field is immutable");
         }
     }
-}
-
-fn validate(object: &EndpointSlice, errors: &mut Errors) {
-    match object.address_type.as_str() {
-        "" => errors.required(Path::root("addressType"), ""),
-        "IPv4" | "IPv6" | "FQDN" => {}
-        other => errors.not_supported(Path::root("addressType"), other, &["FQDN", "IPv4", "IPv6"]),
-    }
-    let path = Path::root("endpoints");
-    let endpoints = object.endpoints.as_deref().unwrap_or_default();
-    if endpoints.len() > ENDPOINTS_MAX {
-        return errors.too_many(path, endpoints.len(), ENDPOINTS_MAX);
-    }
-    for (index, endpoint) in endpoints.iter().enumerate() {
-        validate_endpoint(endpoint, &object.address_type, &path.index(index), errors);
-    }
-    validate_ports(object, errors);
 }
 
 fn validate_endpoint(endpoint: &Endpoint, address_type: &str, path: &Path, errors: &mut Errors) {

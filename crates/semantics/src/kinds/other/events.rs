@@ -4,7 +4,7 @@ use k8s_openapi::api::events::v1::Event;
 
 use crate::field::{Errors, Path};
 use crate::names::{qualified_name, subdomain_name};
-use crate::strategy::{Context, Shape, Write};
+use crate::strategy::{Shape, Write};
 use crate::typed::Rules;
 use crate::validate::numbers::validate_immutable;
 
@@ -14,7 +14,7 @@ impl Rules for EventRules {
     type Object = Event;
     const SHAPE: Shape = Shape::new(subdomain_name);
 
-    fn validate_create(_context: &Context, object: &Event, errors: &mut Errors) {
+    fn validate_create(object: &Event, errors: &mut Errors) {
         validate_series(object, errors);
         if object.event_time.is_none() {
             errors.required(Path::root("eventTime"), "");

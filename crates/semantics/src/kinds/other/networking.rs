@@ -10,7 +10,7 @@ use super::super::{PATH_NAMED, PLAIN, SPEC_AND_STATUS};
 use crate::defaults::fill;
 use crate::field::{Errors, Path};
 use crate::names::{cidr, dns1123_subdomain, port_name, port_number, subdomain_name, wildcard_subdomain};
-use crate::strategy::{Context, Generation, Shape, Strategy, Write};
+use crate::strategy::{Generation, Shape, Strategy, Write};
 use crate::typed::{Rules, Typed};
 use crate::validate::labels::validate_label_selector;
 use crate::validate::numbers::validate_immutable;
@@ -48,13 +48,7 @@ impl Rules for NetworkPolicyRules {
         }
     }
 
-    fn validate_create(_context: &Context, object: &NetworkPolicy, errors: &mut Errors) {
-        if let Some(spec) = &object.spec {
-            validate_policy(spec, errors);
-        }
-    }
-
-    fn validate_update(_write: &Write<'_>, object: &NetworkPolicy, _old: &NetworkPolicy, errors: &mut Errors) {
+    fn validate(object: &NetworkPolicy, errors: &mut Errors) {
         if let Some(spec) = &object.spec {
             validate_policy(spec, errors);
         }
@@ -178,11 +172,7 @@ impl Rules for IngressRules {
     type Object = Ingress;
     const SHAPE: Shape = Shape::new(subdomain_name).generation(Generation::Spec).with_status();
 
-    fn validate_create(_context: &Context, object: &Ingress, errors: &mut Errors) {
-        validate_ingress(object, errors);
-    }
-
-    fn validate_update(_write: &Write<'_>, object: &Ingress, _old: &Ingress, errors: &mut Errors) {
+    fn validate(object: &Ingress, errors: &mut Errors) {
         validate_ingress(object, errors);
     }
 }

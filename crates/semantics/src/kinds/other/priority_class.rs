@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::defaults::fill;
 use crate::field::{Errors, Path};
 use crate::names::subdomain_name;
-use crate::strategy::{Context, Generation, Shape, Write};
+use crate::strategy::{Generation, Shape, Write};
 use crate::typed::Rules;
 
 /// The highest priority a user may define.
@@ -25,7 +25,7 @@ impl Rules for PriorityClassRules {
         fill(&mut object.preemption_policy, "PreemptLowerPriority".to_owned());
     }
 
-    fn validate_create(_context: &Context, object: &PriorityClass, errors: &mut Errors) {
+    fn validate_create(object: &PriorityClass, errors: &mut Errors) {
         let name = object.metadata.name.as_deref().unwrap_or_default();
         let value = object.value.unwrap_or(0);
         if name.starts_with("system-") {

@@ -7,7 +7,7 @@ use super::super::PLAIN;
 use crate::defaults::{fill_text, text};
 use crate::field::{Errors, Path};
 use crate::names::{path_segment_name, subdomain_name};
-use crate::strategy::{Context, Shape, Strategy, Write};
+use crate::strategy::{Shape, Strategy, Write};
 use crate::typed::{Rules, Typed};
 use crate::validate::labels::validate_label_selector;
 use crate::validate::numbers::validate_immutable;
@@ -31,11 +31,7 @@ impl Rules for RoleRules {
     type Object = Role;
     const SHAPE: Shape = SHAPE;
 
-    fn validate_create(_context: &Context, object: &Role, errors: &mut Errors) {
-        validate_rules(&object.rules, true, errors);
-    }
-
-    fn validate_update(_write: &Write<'_>, object: &Role, _old: &Role, errors: &mut Errors) {
+    fn validate(object: &Role, errors: &mut Errors) {
         validate_rules(&object.rules, true, errors);
     }
 }
@@ -46,11 +42,7 @@ impl Rules for ClusterRoleRules {
     type Object = ClusterRole;
     const SHAPE: Shape = SHAPE;
 
-    fn validate_create(_context: &Context, object: &ClusterRole, errors: &mut Errors) {
-        validate_cluster_role(object, errors);
-    }
-
-    fn validate_update(_write: &Write<'_>, object: &ClusterRole, _old: &ClusterRole, errors: &mut Errors) {
+    fn validate(object: &ClusterRole, errors: &mut Errors) {
         validate_cluster_role(object, errors);
     }
 }
@@ -65,14 +57,12 @@ impl Rules for RoleBindingRules {
         default_binding(&mut object.role_ref, &mut object.subjects);
     }
 
-    fn validate_create(_context: &Context, object: &RoleBinding, errors: &mut Errors) {
+    fn validate(object: &RoleBinding, errors: &mut Errors) {
         validate_ref(&object.role_ref, &["Role", "ClusterRole"], errors);
         validate_subjects(&object.subjects, true, errors);
     }
 
     fn validate_update(_write: &Write<'_>, object: &RoleBinding, old: &RoleBinding, errors: &mut Errors) {
-        validate_ref(&object.role_ref, &["Role", "ClusterRole"], errors);
-        validate_subjects(&object.subjects, true, errors);
         validate_immutable(&object.role_ref, &old.role_ref, Path::root("roleRef"), errors);
     }
 }
@@ -87,14 +77,12 @@ impl Rules for ClusterRoleBindingRules {
         default_binding(&mut object.role_ref, &mut object.subjects);
     }
 
-    fn validate_create(_context: &Context, object: &ClusterRoleBinding, errors: &mut Errors) {
+    fn validate(object: &ClusterRoleBinding, errors: &mut Errors) {
         validate_ref(&object.role_ref, &["ClusterRole"], errors);
         validate_subjects(&object.subjects, false, errors);
     }
 
     fn validate_update(_write: &Write<'_>, object: &ClusterRoleBinding, old: &ClusterRoleBinding, errors: &mut Errors) {
-        validate_ref(&object.role_ref, &["ClusterRole"], errors);
-        validate_subjects(&object.subjects, false, errors);
         validate_immutable(&object.role_ref, &old.role_ref, Path::root("roleRef"), errors);
     }
 }

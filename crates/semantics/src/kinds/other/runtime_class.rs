@@ -5,7 +5,7 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use crate::field::{Errors, Path};
 use crate::names::{dns1123_label, subdomain_name};
 use crate::resources::round_up;
-use crate::strategy::{Context, Shape, Write};
+use crate::strategy::{Shape, Write};
 use crate::typed::Rules;
 
 pub struct RuntimeClassRules;
@@ -20,7 +20,7 @@ impl Rules for RuntimeClassRules {
         }
     }
 
-    fn validate_create(_context: &Context, object: &RuntimeClass, errors: &mut Errors) {
+    fn validate_create(object: &RuntimeClass, errors: &mut Errors) {
         errors.invalid_each(&Path::root("handler"), &object.handler, dns1123_label(&object.handler));
     }
 

@@ -8,7 +8,7 @@ use super::super::PLAIN;
 use crate::defaults::fill;
 use crate::field::{Errors, Path};
 use crate::names::subdomain_name;
-use crate::strategy::{Context, Generation, Shape, StatusMetadata, Strategy, Subresource, Write};
+use crate::strategy::{Generation, Shape, StatusMetadata, Strategy, Subresource, Write};
 use crate::typed::{Rules, Typed};
 use crate::validate::numbers::validate_immutable;
 
@@ -35,7 +35,7 @@ impl Rules for StorageClassRules {
         fill(&mut object.volume_binding_mode, "Immediate".to_owned());
     }
 
-    fn validate_create(_context: &Context, object: &StorageClass, errors: &mut Errors) {
+    fn validate_create(object: &StorageClass, errors: &mut Errors) {
         if object.provisioner.is_empty() {
             errors.required(Path::root("provisioner"), "");
         }
@@ -99,7 +99,7 @@ impl Rules for CsiNodeRules {
     type Object = CSINode;
     const SHAPE: Shape = Shape::new(subdomain_name);
 
-    fn validate_create(_context: &Context, object: &CSINode, errors: &mut Errors) {
+    fn validate_create(object: &CSINode, errors: &mut Errors) {
         let path = Path::root("spec").child("drivers");
         for (index, driver) in object.spec.drivers.iter().enumerate() {
             let path = path.index(index);
@@ -131,7 +131,7 @@ impl Rules for VolumeAttachmentRules {
     type Object = VolumeAttachment;
     const SHAPE: Shape = Shape::new(subdomain_name).with_status().status_metadata(StatusMetadata::Keep);
 
-    fn validate_create(_context: &Context, object: &VolumeAttachment, errors: &mut Errors) {
+    fn validate_create(object: &VolumeAttachment, errors: &mut Errors) {
         let path = Path::root("spec");
         if object.spec.attacher.is_empty() {
             errors.required(path.child("attacher"), "");
