@@ -7,14 +7,14 @@ use futures::Stream;
 use store::{Kv as _, Op, OpResult, Txn};
 use tonic::{Request, Response, Status};
 
-use crate::member::{Member, count};
+use crate::member::{Member, bounded, count};
 use crate::proto::etcdserverpb::kv_server::Kv;
 use crate::proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
     RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
 };
 use crate::range_options::{check_range, derive_response, has_filters, is_key_order, plan_range, wire_kv};
-use crate::refusals::status_of;
+use crate::refusals::{NOT_FOR_LEARNERS, status_of};
 use crate::txn_words::{derive_txn_response, parse_delete, parse_put, parse_txn};
 
 /// A chunk of a streamed range is closed when it has reached this size.
@@ -30,9 +30,12 @@ impl Kv for KvService {
 
     async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
         let request = request.into_inner();
+        if !request.serializable && self.member.is_learner() {
+            return Err(NOT_FOR_LEARNERS.into());
+        }
         check_range(&request)?;
         count(&self.member.counters.ranges);
-        let found = self.member.store.range_now(&plan_range(&request)).map_err(|error| status_of(&error))?;
+        let found = self.member.range(plan_range(&request)).await.map_err(|error| status_of(&error))?;
         let header = self.member.header(found.revision);
         Ok(Response::new(derive_response(&request, found, header)))
     }
@@ -48,7 +51,7 @@ impl Kv for KvService {
         }
         count(&self.member.counters.ranges);
         // Shared handles of one immutable state, not the data: the whole range costs a pointer a key.
-        let found = self.member.store.range_now(&plan_range(&request)).map_err(|error| status_of(&error))?;
+        let found = self.member.range(plan_range(&request)).await.map_err(|error| status_of(&error))?;
         let chunks = Chunks { member: Arc::clone(&self.member), request, found, next: 0, ended: false };
         Ok(Response::new(Box::pin(futures::stream::iter(chunks.map(Ok)))))
     }
@@ -91,14 +94,14 @@ impl Kv for KvService {
 
     async fn compact(&self, request: Request<CompactionRequest>) -> Result<Response<CompactionResponse>, Status> {
         let revision = request.get_ref().revision;
-        self.member.store.compact(revision).await.map_err(|error| status_of(&error))?;
+        bounded(self.member.store.compact(revision)).await.map_err(|error| status_of(&error))?;
         Ok(Response::new(CompactionResponse { header: Some(self.member.header_now()) }))
     }
 }
 
 impl KvService {
     async fn write(&self, txn: Txn) -> Result<store::TxnResponse, Status> {
-        self.member.store.txn(txn).await.map_err(|error| {
+        bounded(self.member.store.txn(txn)).await.map_err(|error| {
             count(&self.member.counters.failed_writes);
             status_of(&error)
         })

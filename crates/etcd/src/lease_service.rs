@@ -7,7 +7,7 @@ use futures::Stream;
 use store::{Kv as _, KvError};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::member::{Member, count};
+use crate::member::{Member, bounded, count};
 use crate::proto::etcdserverpb::lease_server::Lease;
 use crate::proto::etcdserverpb::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
@@ -29,7 +29,7 @@ impl Lease for LeaseService {
 
     async fn lease_grant(&self, request: Request<LeaseGrantRequest>) -> Result<Response<LeaseGrantResponse>, Status> {
         let LeaseGrantRequest { ttl, id } = request.into_inner();
-        let granted = self.member.store.lease_grant(id, ttl.max(TTL_SECONDS_MIN)).await;
+        let granted = bounded(self.member.store.lease_grant(id, ttl.max(TTL_SECONDS_MIN))).await;
         let granted = granted.map_err(|error| status_of(&error))?;
         count(&self.member.counters.leases_granted);
         let header = Some(self.member.header_now());
@@ -41,7 +41,7 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
-        self.member.store.lease_revoke(request.get_ref().id).await.map_err(|error| status_of(&error))?;
+        bounded(self.member.store.lease_revoke(request.get_ref().id)).await.map_err(|error| status_of(&error))?;
         count(&self.member.counters.leases_revoked);
         Ok(Response::new(LeaseRevokeResponse { header: Some(self.member.header_now()) }))
     }
@@ -66,7 +66,7 @@ impl Lease for LeaseService {
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
         let LeaseTimeToLiveRequest { id, keys } = request.into_inner();
         let header = Some(self.member.header_now());
-        match self.member.store.lease_time_to_live(id).await {
+        match bounded(self.member.store.lease_time_to_live(id)).await {
             Ok(lease) => Ok(Response::new(LeaseTimeToLiveResponse {
                 header,
                 id,
@@ -96,7 +96,7 @@ impl Lease for LeaseService {
 async fn keep_alive(member: &Member, id: i64) -> Result<LeaseKeepAliveResponse, Status> {
     // The header first: a renewal must not claim a revision at which the lease was gone already.
     let header = Some(member.header_now());
-    let ttl = match member.store.lease_keep_alive(id).await {
+    let ttl = match bounded(member.store.lease_keep_alive(id)).await {
         Ok(ttl) => ttl,
         Err(KvError::LeaseNotFound { .. }) => 0,
         Err(error) => return Err(status_of(&error)),

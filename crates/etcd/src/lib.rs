@@ -8,17 +8,18 @@
 //!
 //! Invariants: error codes and texts are etcd's, because clients match on them; the store's semantics are passed on as they
 //! are; nothing here waits for the disk except a write for its own durability; every queue is bounded.
-//! Not here: flags and files (the binary's), more than one member (membership changes are refused), access control (it is
-//! off, as in etcd by default).
+//! Not here: flags and files (the binary's), the network between members (crate `peers`), access control (it is off, as in
+//! etcd by default).
 //!
 //! Reading order: [`member`] (what a server is made of), `listener`, `kv_service`, `range_options`, `txn_words`,
-//! `watch_service`, `watch_task`, `lease_service`, `maintenance_service`, [`snapshot`], `state_hash`, `cluster_service`, `auth_service`,
+//! `watch_service`, `watch_task`, `lease_service`, `maintenance_service`, [`snapshot`], `state_hash`, `cluster_service`, [`ids`], `auth_service`,
 //! [`refusals`], `plain_http`, `metrics`.
 
 #![forbid(unsafe_code)]
 
 mod auth_service;
 mod cluster_service;
+pub mod ids;
 mod kv_service;
 mod lease_service;
 mod listener;

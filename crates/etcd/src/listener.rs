@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::Clock;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -25,7 +26,7 @@ use crate::cluster_service::ClusterService;
 use crate::kv_service::KvService;
 use crate::lease_service::LeaseService;
 use crate::maintenance_service::MaintenanceService;
-use crate::member::{Member, Settings};
+use crate::member::{Member, Settings, count};
 use crate::plain_http;
 use crate::proto::etcdserverpb::auth_server::AuthServer;
 use crate::proto::etcdserverpb::cluster_server::ClusterServer;
@@ -36,8 +37,14 @@ use crate::proto::etcdserverpb::watch_server::WatchServer;
 use crate::proto::health::health_check_response::ServingStatus;
 use crate::proto::health::health_server::{Health, HealthServer};
 use crate::proto::health::{HealthCheckRequest, HealthCheckResponse};
+use crate::refusals::{NO_LEADER, NOT_FOR_LEARNERS, Refusal};
 use crate::watch_service::WatchService;
 
+/// A client that sends this with `true` wants no answer from a member that has lost its leader.
+pub(crate) const LEADER_WANTED: &str = "hasleader";
+/// What learners answer; of ranges only the serializable ones.
+const FOR_LEARNERS: [&str; 3] =
+    ["/etcdserverpb.KV/Range", "/etcdserverpb.Maintenance/Status", "/etcdserverpb.Maintenance/Snapshot"];
 const SNAPSHOTS_MAX: usize = 2;
 const CONNECTIONS_MAX: usize = 10_000;
 /// Every watch stream and every request under way is one.
@@ -66,8 +73,9 @@ pub struct EtcdServer {
 
 impl EtcdServer {
     /// Errors: the store has stopped already.
-    pub async fn new(store: Arc<Store>, settings: Settings) -> Result<Self, KvError> {
-        let member = Arc::new(Member::new(store, settings).await?);
+    pub async fn new(store: Arc<Store>, settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, KvError> {
+        let member = Arc::new(Member::new(store, settings, clock).await?);
+        tokio::spawn(count_leader_changes(Arc::clone(&member)));
         let of = || Arc::clone(&member);
         let bytes_max = member.settings.request_bytes_max + ENVELOPE_BYTES;
         Ok(Self {
@@ -91,6 +99,11 @@ impl EtcdServer {
     /// The identity of the cluster and of this member.
     pub fn ids(&self) -> (u64, u64) {
         (self.member.cluster_id, self.member.member_id)
+    }
+
+    /// Tells the cluster this member's name and client URLs; resolves once it knows them.
+    pub async fn publish(&self) {
+        self.member.publish().await;
     }
 
     /// Serves gRPC and plain HTTP on `listener` until `stop`. `tls`: the configuration, which should offer `h2` and
@@ -185,6 +198,9 @@ impl EtcdServer {
         }
         let path = request.uri().path().to_owned();
         let service = path.strip_prefix('/').and_then(|path| path.split_once('/')).map_or("", |(service, _)| service);
+        if let Some(refusal) = self.member.decide_refusal(&path, request.headers()) {
+            return Status::from(refusal).into_http();
+        }
         let answered = match service {
             _ if !grpc => return unknown_service(service),
             "etcdserverpb.KV" => self.kv.call(request).await,
@@ -205,6 +221,34 @@ impl EtcdServer {
 
 fn unknown_service(service: &str) -> Response<Body> {
     Status::unimplemented(format!("unknown service {service}")).into_http()
+}
+
+/// Until the store ends.
+async fn count_leader_changes(member: Arc<Member>) {
+    let mut leader = member.subscribe_leader();
+    let mut last = 0;
+    loop {
+        let now = leader.borrow_and_update().leader;
+        if now != 0 && now != last {
+            count(&member.counters.leader_changes);
+            last = now;
+        }
+        if leader.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Member {
+    /// What this member does not do in its state, whatever the request says.
+    fn decide_refusal(&self, path: &str, headers: &http::HeaderMap) -> Option<Refusal> {
+        let wants_leader = headers.get(LEADER_WANTED).is_some_and(|value| value == "true");
+        if wants_leader && self.leader().leader == 0 {
+            return Some(NO_LEADER);
+        }
+        let unfit = !FOR_LEARNERS.contains(&path) && path.starts_with("/etcdserverpb.");
+        (unfit && self.is_learner()).then_some(NOT_FOR_LEARNERS)
+    }
 }
 
 struct HealthService {

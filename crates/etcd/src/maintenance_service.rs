@@ -10,7 +10,7 @@ use futures::Stream;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
-use crate::member::Member;
+use crate::member::{Member, bounded};
 use crate::proto::etcdserverpb::downgrade_request::DowngradeAction;
 use crate::proto::etcdserverpb::maintenance_server::Maintenance;
 use crate::proto::etcdserverpb::{
@@ -19,7 +19,8 @@ use crate::proto::etcdserverpb::{
     SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
 };
 use crate::refusals::{
-    BAD_DOWNGRADE_FORMAT, BAD_DOWNGRADE_TARGET, BAD_LEADER_TRANSFEREE, NO_DOWNGRADE, TOO_MANY_REQUESTS, status_of,
+    BAD_DOWNGRADE_FORMAT, BAD_DOWNGRADE_TARGET, BAD_LEADER_TRANSFEREE, NO_DOWNGRADE, NO_LEADER, NOT_LEADER,
+    TOO_MANY_REQUESTS, status_of,
 };
 use crate::snapshot::spawn_snapshot;
 use crate::state_hash::hash_state;
@@ -41,18 +42,24 @@ impl Maintenance for MaintenanceService {
 
     async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let status = self.member.status().await.map_err(|error| status_of(&error))?;
+        let leader = self.member.leader();
+        let mut errors: Vec<String> = status.stopped.iter().map(|reason| format!("store stopped: {reason}")).collect();
+        if leader.leader == 0 {
+            errors.push(NO_LEADER.1.to_owned());
+        }
         let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         Ok(Response::new(StatusResponse {
             header: Some(self.member.header(status.revision)),
             version: ETCD_VERSION.to_owned(),
-            db_size: number(status.db_bytes),
-            leader: self.member.member_id,
+            // etcdctl divides by it, also when there is nothing yet.
+            db_size: number(status.db_bytes).max(1),
+            leader: leader.leader,
             raft_index: status.committed_index,
             raft_term: status.term,
             raft_applied_index: status.applied_index,
-            errors: status.stopped.iter().map(|reason| format!("store stopped: {reason}")).collect(),
+            errors,
             db_size_in_use: number(status.live_bytes),
-            is_learner: false,
+            is_learner: self.member.is_learner(),
             storage_version: ETCD_CLUSTER_VERSION.to_owned(),
             db_size_quota: number(status.quota_bytes),
             downgrade_info: Some(DowngradeInfo::default()),
@@ -82,9 +89,15 @@ impl Maintenance for MaintenanceService {
     }
 
     async fn move_leader(&self, request: Request<MoveLeaderRequest>) -> Result<Response<MoveLeaderResponse>, Status> {
-        // The only member leads already; nobody else can.
-        if request.get_ref().target_id != self.member.member_id {
+        let target = request.get_ref().target_id;
+        if self.member.leader().leader != self.member.member_id {
+            return Err(NOT_LEADER.into());
+        }
+        if !self.member.members().iter().any(|member| member.id == target && !member.is_learner) {
             return Err(BAD_LEADER_TRANSFEREE.into());
+        }
+        if target != self.member.member_id {
+            bounded(self.member.store.transfer_leadership(target)).await.map_err(|error| status_of(&error))?;
         }
         Ok(Response::new(MoveLeaderResponse { header: Some(self.member.header_now()) }))
     }

@@ -4,10 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use base::Clock;
 use bytes::Bytes;
-use store::{Kv, KvError, RangeRequest, Status, Store};
+use store::{Kv, KvError, LeaderView, MemberChange, MemberInfo, RangeRequest, RangeResponse, Status, Store};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::proto::etcdserverpb::ResponseHeader;
+
+/// etcd's bound: five seconds and two election timeouts. What became of the request is not known then.
+const REQUEST_WITHIN: Duration = Duration::from_secs(7);
+/// After a failed attempt to publish the own name.
+const PUBLISH_AGAIN: Duration = Duration::from_millis(500);
 
 /// What the binary says about this member, already parsed.
 #[derive(Debug, Clone)]
@@ -45,7 +53,8 @@ pub(crate) struct Member {
     pub(crate) settings: Settings,
     pub(crate) cluster_id: u64,
     pub(crate) member_id: u64,
-    term: AtomicU64,
+    pub(crate) clock: Arc<dyn Clock>,
+    leader: watch::Receiver<LeaderView>,
     pub(crate) counters: Counters,
 }
 
@@ -63,6 +72,7 @@ pub(crate) struct Counters {
     pub(crate) health_successes: AtomicU64,
     pub(crate) health_failures: AtomicU64,
     pub(crate) watch_streams: AtomicI64,
+    pub(crate) leader_changes: AtomicU64,
 }
 
 /// Counts one more.
@@ -71,14 +81,16 @@ pub(crate) fn count(counter: &AtomicU64) {
 }
 
 impl Member {
-    pub(crate) async fn new(store: Arc<Store>, settings: Settings) -> Result<Self, KvError> {
+    pub(crate) async fn new(store: Arc<Store>, settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, KvError> {
         let status = store.status().await?;
+        let leader = store.subscribe_leader();
         Ok(Self {
             store,
             settings,
             cluster_id: status.cluster_id,
             member_id: status.member_id,
-            term: AtomicU64::new(status.term),
+            clock,
+            leader,
             counters: Counters::default(),
         })
     }
@@ -89,7 +101,7 @@ impl Member {
             cluster_id: self.cluster_id,
             member_id: self.member_id,
             revision,
-            raft_term: self.term.load(Ordering::Relaxed),
+            raft_term: self.leader().term,
         }
     }
 
@@ -100,14 +112,77 @@ impl Member {
 
     /// The newest applied revision.
     pub(crate) fn revision(&self) -> i64 {
-        let any = RangeRequest { key: Bytes::from_static(b"\0"), count_only: true, ..RangeRequest::default() };
-        self.store.range_now(&any).map_or(0, |response| response.revision)
+        self.store.range_now(&any_key()).map_or(0, |response| response.revision)
     }
 
-    /// The store's figures; takes note of the term.
+    /// The store's figures.
     pub(crate) async fn status(&self) -> Result<Status, KvError> {
-        let status = self.store.status().await?;
-        self.term.store(status.term, Ordering::Relaxed);
-        Ok(status)
+        self.store.status().await
     }
+
+    /// Who leads, as far as is known here.
+    pub(crate) fn leader(&self) -> LeaderView {
+        *self.leader.borrow()
+    }
+
+    pub(crate) fn subscribe_leader(&self) -> watch::Receiver<LeaderView> {
+        self.leader.clone()
+    }
+
+    /// All members; of itself this one knows more than it may have told the others yet.
+    pub(crate) fn members(&self) -> Vec<MemberInfo> {
+        let mut members = self.store.members();
+        if let Some(own) = members.iter_mut().find(|member| member.id == self.member_id) {
+            let settings = &self.settings;
+            if own.name.is_empty() {
+                (own.name, own.client_urls) = (settings.name.clone(), settings.client_urls.clone());
+            }
+            if own.peer_urls.is_empty() {
+                own.peer_urls = settings.peer_urls.clone();
+            }
+        }
+        members
+    }
+
+    pub(crate) fn is_learner(&self) -> bool {
+        self.store.members().iter().any(|member| member.id == self.member_id && member.is_learner)
+    }
+
+    /// Reads, unless the request says otherwise, what the whole cluster has agreed on.
+    pub(crate) async fn range(&self, request: RangeRequest) -> Result<RangeResponse, KvError> {
+        if request.serializable { self.store.range_now(&request) } else { bounded(self.store.range(request)).await }
+    }
+
+    /// Whether the cluster answers: a read that needs its agreement.
+    pub(crate) async fn check_agreement(&self) -> Result<(), KvError> {
+        self.range(any_key()).await.map(|_| ())
+    }
+
+    /// Tells the cluster this member's name and client URLs, until it knows them.
+    pub(crate) async fn publish(&self) {
+        let (name, client_urls) = (&self.settings.name, &self.settings.client_urls);
+        loop {
+            let members = self.store.members();
+            let own = members.iter().find(|member| member.id == self.member_id);
+            if own.is_some_and(|own| own.name == *name && own.client_urls == *client_urls) {
+                return;
+            }
+            let change =
+                MemberChange::Publish { id: self.member_id, name: name.clone(), client_urls: client_urls.clone() };
+            if let Err(error) = self.store.change_members(change).await {
+                tracing::debug!(%error, "this member's name is not published yet");
+                tokio::time::sleep(PUBLISH_AGAIN).await;
+            }
+        }
+    }
+}
+
+/// Ends a request that the cluster does not answer.
+pub(crate) async fn bounded<T>(request: impl Future<Output = Result<T, KvError>>) -> Result<T, KvError> {
+    let unanswered = |_| Err(KvError::Unavailable { reason: "the cluster does not answer".into() });
+    timeout(REQUEST_WITHIN, request).await.unwrap_or_else(unanswered)
+}
+
+fn any_key() -> RangeRequest {
+    RangeRequest { key: Bytes::from_static(b"\0"), count_only: true, ..RangeRequest::default() }
 }

@@ -7,12 +7,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use store::{Histogram, Status};
 
-use crate::member::Counters;
+use crate::member::{Counters, Member};
 use crate::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 
-/// The page of a leader of one, which is all there is.
-pub(crate) fn render_metrics(status: &Status, counters: &Counters) -> String {
+/// What this member is to the cluster.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Role {
+    pub(crate) has_leader: bool,
+    pub(crate) is_leader: bool,
+    pub(crate) is_learner: bool,
+}
+
+impl Role {
+    pub(crate) fn of(member: &Member) -> Self {
+        let leader = member.leader().leader;
+        let is_leader = leader == member.member_id;
+        Self { has_leader: leader != 0, is_leader, is_learner: member.is_learner() }
+    }
+}
+
+/// The page of one member.
+pub(crate) fn render_metrics(status: &Status, role: Role, counters: &Counters) -> String {
     let mut page = Page::default();
+    render_role(&mut page, role, counters);
     render_server(&mut page, status, counters);
     render_mvcc(&mut page, status, counters);
     page.histogram(
@@ -35,12 +52,22 @@ pub(crate) fn render_metrics(status: &Status, counters: &Counters) -> String {
     page.text
 }
 
+fn render_role(page: &mut Page, role: Role, counters: &Counters) {
+    let flag = |set: bool| f64::from(u8::from(set));
+    let has_leader = flag(role.has_leader);
+    page.gauge("etcd_server_has_leader", "Whether or not a leader exists. 1 is existence, 0 is not.", has_leader);
+    let is_leader = flag(role.is_leader);
+    page.gauge("etcd_server_is_leader", "Whether or not this member is a leader. 1 if is, 0 otherwise.", is_leader);
+    let is_learner = flag(role.is_learner);
+    page.gauge("etcd_server_is_learner", "Whether or not this member is a learner. 1 if is, 0 otherwise.", is_learner);
+    page.counter(
+        "etcd_server_leader_changes_seen_total",
+        "The number of leader changes seen.",
+        &counters.leader_changes,
+    );
+}
+
 fn render_server(page: &mut Page, status: &Status, counters: &Counters) {
-    let running = f64::from(u8::from(status.stopped.is_none()));
-    page.gauge("etcd_server_has_leader", "Whether or not a leader exists. 1 is existence, 0 is not.", running);
-    page.gauge("etcd_server_is_leader", "Whether or not this member is a leader. 1 if is, 0 otherwise.", running);
-    page.gauge("etcd_server_is_learner", "Whether or not this member is a learner. 1 if is, 0 otherwise.", 0.0);
-    page.number("etcd_server_leader_changes_seen_total", "The number of leader changes seen.", "counter", 1);
     page.labelled(
         "etcd_server_version",
         "Which version is running. 1 for 'server_version' label.",
@@ -189,9 +216,11 @@ mod tests {
         let mut fsync = Histogram::seconds();
         [0.0005, 0.003, 100.0].into_iter().for_each(|seconds| fsync.observe(seconds));
         let status = Status { wal_fsync_seconds: fsync, keys: 7, ..Status::default() };
-        let page = render_metrics(&status, &Counters::default());
+        let role = Role { has_leader: true, ..Role::default() };
+        let page = render_metrics(&status, role, &Counters::default());
         let check = |line: &str| assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
         check("etcd_server_has_leader 1");
+        check("etcd_server_is_leader 0");
         check("etcd_debugging_mvcc_keys_total 7");
         check("etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.001\"} 1");
         check("etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.004\"} 2");

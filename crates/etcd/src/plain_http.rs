@@ -2,11 +2,11 @@
 
 use http::{Method, Response, StatusCode};
 use http_body_util::Full;
-use store::Kv as _;
 use tonic::body::Body;
 
 use crate::member::{Member, count};
-use crate::metrics::render_metrics;
+use crate::metrics::{Role, render_metrics};
+use crate::refusals::refusal_of;
 use crate::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -28,7 +28,7 @@ pub(crate) async fn answer(member: &Member, method: &Method, path: &str, query: 
         return response;
     }
     match area {
-        "health" => health(member).await,
+        "health" => health(member, query.is_some_and(|query| query.contains("serializable=true"))).await,
         "version" => {
             let versions = serde_json::json!({
                 "etcdserver": ETCD_VERSION, "etcdcluster": ETCD_CLUSTER_VERSION, "storage": ETCD_CLUSTER_VERSION,
@@ -39,7 +39,7 @@ pub(crate) async fn answer(member: &Member, method: &Method, path: &str, query: 
             Ok(status) => text(
                 StatusCode::OK,
                 "text/plain; version=0.0.4; charset=utf-8",
-                &render_metrics(&status, &member.counters),
+                &render_metrics(&status, Role::of(member), &member.counters),
             ),
             Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, TEXT, &format!("{error}\n")),
         },
@@ -51,16 +51,22 @@ pub(crate) async fn answer(member: &Member, method: &Method, path: &str, query: 
     }
 }
 
-/// Why the member can't serve, if so.
-async fn ailment(member: &Member) -> Option<String> {
-    match member.store.status().await {
-        Ok(status) => status.stopped.map(|reason| reason.to_string()),
+/// Why the member can't serve, if so; `serializable`: from what it has itself.
+async fn ailment(member: &Member, serializable: bool) -> Option<String> {
+    match member.status().await {
+        Ok(status) if status.stopped.is_some() => status.stopped.map(|reason| reason.to_string()),
+        Ok(_) if serializable => None,
+        Ok(_) => member.check_agreement().await.err().map(|error| refusal_of(&error).1.to_owned()),
         Err(error) => Some(error.to_string()),
     }
 }
 
-async fn health(member: &Member) -> Response<Body> {
-    let ailment = ailment(member).await;
+async fn health(member: &Member, serializable: bool) -> Response<Body> {
+    if !serializable && member.leader().leader == 0 {
+        count(&member.counters.health_failures);
+        return text(StatusCode::SERVICE_UNAVAILABLE, TEXT, "{\"health\":\"false\",\"reason\":\"RAFT NO LEADER\"}\n");
+    }
+    let ailment = ailment(member, serializable).await;
     count(if ailment.is_none() { &member.counters.health_successes } else { &member.counters.health_failures });
     match ailment {
         None => text(StatusCode::OK, TEXT, r#"{"health":"true","reason":""}"#),
@@ -71,7 +77,7 @@ async fn health(member: &Member) -> Response<Body> {
     }
 }
 
-/// `/livez` and `/readyz`, whole or one check of them. One disease shows in the reads.
+/// `/livez` and `/readyz`, whole or one check of them.
 async fn checks(member: &Member, all: &[&str], wanted: Option<&str>, query: Option<&str>) -> Response<Body> {
     let parameters: Vec<(&str, &str)> =
         query.unwrap_or("").split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect();
@@ -82,16 +88,21 @@ async fn checks(member: &Member, all: &[&str], wanted: Option<&str>, query: Opti
     if wanted.is_some() && chosen.is_empty() {
         return text(StatusCode::NOT_FOUND, TEXT, "404 page not found\n");
     }
-    let ailment = ailment(member).await;
     let mut report = String::new();
     let mut failed = false;
     for check in chosen {
-        match &ailment {
-            Some(reason) if check.ends_with("_read") => {
+        let problem = match check {
+            "serializable_read" => ailment(member, true).await,
+            "linearizable_read" => ailment(member, false).await,
+            "non_learner" if member.is_learner() => Some("not supported for learner".to_owned()),
+            _ => None,
+        };
+        match problem {
+            Some(reason) => {
                 failed = true;
                 report.push_str(&format!("[-]{check} failed: {reason}\n"));
             }
-            _ => report.push_str(&format!("[+]{check} ok\n")),
+            None => report.push_str(&format!("[+]{check} ok\n")),
         }
     }
     if failed {

@@ -1,6 +1,6 @@
 //! etcd's refusals: gRPC codes and texts to the letter, because clients recognise errors by them.
 
-use store::KvError;
+use store::{KvError, MemberChangeError};
 use tonic::{Code, Status};
 
 /// One refusal: a code and a text.
@@ -33,6 +33,15 @@ pub const MEMBER_NOT_FOUND: Refusal = Refusal(Code::NotFound, "etcdserver: membe
 pub const MEMBER_BAD_URLS: Refusal = Refusal(Code::InvalidArgument, "etcdserver: given member URLs are invalid");
 pub const MEMBER_NOT_LEARNER: Refusal =
     Refusal(Code::FailedPrecondition, "etcdserver: can only promote a learner member");
+pub const MEMBER_EXISTS: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: member ID already exist");
+pub const LEARNER_NOT_READY: Refusal =
+    Refusal(Code::FailedPrecondition, "etcdserver: can only promote a learner member which is in sync with leader");
+pub const TOO_MANY_LEARNERS: Refusal =
+    Refusal(Code::FailedPrecondition, "etcdserver: too many learner members in cluster");
+pub const UNHEALTHY: Refusal = Refusal(Code::Unavailable, "etcdserver: unhealthy cluster");
+pub const NO_LEADER: Refusal = Refusal(Code::Unavailable, "etcdserver: no leader");
+pub const NOT_LEADER: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: not leader");
+pub const NOT_FOR_LEARNERS: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: rpc not supported for learner");
 pub const PEER_URL_EXISTS: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: Peer URLs already exists");
 pub const NOT_ENOUGH_STARTED: Refusal =
     Refusal(Code::FailedPrecondition, "etcdserver: re-configuration failed due to not enough started members");
@@ -68,6 +77,21 @@ pub fn refusal_of(error: &KvError) -> Refusal {
         KvError::LeaseTtl { .. } => LEASE_TTL_TOO_LARGE,
         KvError::Stopped { .. } => STOPPED,
         KvError::Unavailable { .. } => TIMEOUT,
+    }
+}
+
+/// What a client is told about a change of the membership that was not made.
+pub fn refusal_of_change(error: &MemberChangeError) -> Refusal {
+    match error {
+        MemberChangeError::NotFound { .. } => MEMBER_NOT_FOUND,
+        MemberChangeError::IdUsed { .. } => MEMBER_EXISTS,
+        MemberChangeError::PeerUrlUsed { .. } => PEER_URL_EXISTS,
+        MemberChangeError::NotLearner { .. } => MEMBER_NOT_LEARNER,
+        MemberChangeError::LearnerNotReady { .. } => LEARNER_NOT_READY,
+        MemberChangeError::TooManyLearners { .. } => TOO_MANY_LEARNERS,
+        MemberChangeError::NotEnoughStarted => NOT_ENOUGH_STARTED,
+        MemberChangeError::Busy => UNHEALTHY,
+        MemberChangeError::Kv(error) => refusal_of(error),
     }
 }
 

@@ -7,27 +7,31 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
-use store::Kv as _;
-use tokio::sync::mpsc;
+use store::{Kv as _, LeaderView};
+use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::listener::LEADER_WANTED;
 use crate::member::Member;
 use crate::proto::etcdserverpb::watch_create_request::FilterType;
 use crate::proto::etcdserverpb::watch_request::RequestUnion;
 use crate::proto::etcdserverpb::watch_server::Watch;
 use crate::proto::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
 use crate::range_options::end_of;
-use crate::refusals::{COMPACTED, TOO_MANY_REQUESTS, refusal_of};
+use crate::refusals::{COMPACTED, NO_LEADER, TOO_MANY_REQUESTS, refusal_of};
 use crate::watch_task::{NO_WATCH, Outbox, ProgressRound, WatchSpec, WatchTask};
 
 /// Responses that wait for a slow connection.
 const OUTBOX: usize = 16;
 /// Progress requests that a watch has not come to yet; more are dropped, clients ask again.
 const ROUNDS: usize = 4;
+/// etcd's figure: three election timeouts.
+const ORPHANED_AFTER: Duration = Duration::from_secs(3);
 /// Watches on one stream.
 const WATCHES_MAX: usize = 65_536;
 
@@ -41,7 +45,9 @@ impl Watch for WatchService {
 
     async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
         let (outbox, mut inbox) = mpsc::channel(OUTBOX);
-        let mut stream = WatchStream { member: Arc::clone(&self.member), outbox, watches: HashMap::new(), next_id: 0 };
+        let wants_leader = request.metadata().get(LEADER_WANTED).is_some_and(|value| value == "true");
+        let mut stream =
+            WatchStream { member: Arc::clone(&self.member), outbox, watches: HashMap::new(), next_id: 0, wants_leader };
         tokio::spawn(async move { stream.run(request.into_inner()).await });
         let responses = futures::stream::poll_fn(move |context| inbox.poll_recv(context));
         Ok(Response::new(Box::pin(responses)))
@@ -54,6 +60,22 @@ struct WatchStream {
     outbox: Outbox,
     watches: HashMap<i64, Running>,
     next_id: i64,
+    /// The client asked to be told when there is no leader.
+    wants_leader: bool,
+}
+
+/// Resolves when there has been no leader for [`ORPHANED_AFTER`].
+async fn orphaned(mut leader: watch::Receiver<LeaderView>) {
+    loop {
+        if leader.wait_for(|view| view.leader == 0).await.is_err() {
+            // The store has ended; watches end by themselves.
+            return std::future::pending().await;
+        }
+        let back = tokio::time::timeout(ORPHANED_AFTER, leader.wait_for(|view| view.leader != 0)).await;
+        if back.is_err() {
+            return;
+        }
+    }
 }
 
 /// A running watch; dropping it ends it.
@@ -68,10 +90,16 @@ struct Gone;
 impl WatchStream {
     async fn run(&mut self, mut requests: Streaming<WatchRequest>) {
         self.member.counters.watch_streams.fetch_add(1, Ordering::Relaxed);
+        let mut orphaned = std::pin::pin!(orphaned(self.member.subscribe_leader()));
         loop {
             let request = tokio::select! {
                 request = requests.message() => request,
                 () = self.outbox.closed() => break,
+                () = &mut orphaned, if self.wants_leader => {
+                    // The end of the stream says it, if anybody still listens.
+                    self.outbox.send(Err(NO_LEADER.into())).await.ok();
+                    break;
+                }
             };
             // The end of the requests, orderly or not, ends the stream.
             let Ok(Some(request)) = request else { break };

@@ -38,10 +38,11 @@ async fn start() -> Server {
 
 async fn start_with(disk: Arc<SimDisk>) -> Server {
     let config = Config { operations_max: 10_000, request_bytes_max: 3 << 19, ..Config::default() };
-    let store = Arc::new(Store::open(config, disk, Arc::new(SystemClock::new()), Arc::new(store::NoPeers)).unwrap());
+    let clock = Arc::new(SystemClock::new());
+    let store = Arc::new(Store::open(config, disk, clock.clone(), Arc::new(store::NoPeers)).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let server = EtcdServer::new(store, Settings::default()).await.unwrap();
+    let server = EtcdServer::new(store, Settings::default(), clock).await.unwrap();
     let stop = CancellationToken::new();
     let until = stop.clone();
     tokio::spawn(async move { server.serve(listener, None, until).await });

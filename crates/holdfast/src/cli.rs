@@ -28,7 +28,7 @@ pub enum Command {
     Server(ClusterArgs),
     /// Print the administrator's kubeconfig.
     Kubeconfig(PlaceArgs),
-    /// Run the store alone with the etcd v3 API and etcd's flags, one member, in the foreground.
+    /// Run the store alone with the etcd v3 API and etcd's flags, in the foreground.
     Etcd(Box<EtcdArgs>),
     /// Say in one screen what runs and what ails.
     Status(PlaceArgs),

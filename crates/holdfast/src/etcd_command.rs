@@ -1,10 +1,9 @@
 //! `holdfast etcd`: the store alone, with the etcd v3 API and etcd's own flags, so that what starts etcd starts this.
 //!
 //! Flags in, a running member out: settings are checked before anything is touched, then the ports are taken, then the
-//! store is opened. One member: a cluster of several is refused. Files of etcd are left alone: the store has its own
-//! directory inside of the data directory.
+//! store is opened and the network between members begins. Files of etcd are left alone: the store has its own directory
+//! inside of the data directory.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,20 +12,24 @@ use std::time::Duration;
 use base::{Clock, SystemClock};
 use clap::Args;
 use etcd::{EtcdServer, Settings};
+use peers::{Inbox, Network, PeerTls};
 use store::{Config, RealDisk, Store};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::CommandResult;
-use crate::etcd_listen::{EtcdFlagsError, TlsFiles, bind_all, load_tls, parse_url, serve_all};
-use crate::run::{runtime, start_log, wait_for_signal};
+use crate::etcd_cluster::{self, EtcdClusterArgs};
+use crate::etcd_listen::{
+    Bound, EtcdFlagsError, Listen, PeerTlsFiles, TlsFiles, bind_all, load_peer_tls, load_tls, parse_url, serve_all,
+};
+use crate::run::{self, start_log, wait_for_signal};
 
 /// Inside of `--data-dir`.
 const STORE_DIRECTORY: &str = "holdfast";
 /// etcd's default.
 const QUOTA_BYTES: u64 = 2 << 30;
 
-/// etcd's flags for one member. Those that concern other members, or etcd's way with its disk, are taken and have no effect.
+/// etcd's flags. Those that concern etcd's way with its disk and its timing are taken and have no effect.
 #[derive(Debug, Clone, Args)]
 pub struct EtcdArgs {
     /// Human-readable name of this member.
@@ -41,26 +44,8 @@ pub struct EtcdArgs {
     /// The URLs that clients are told.
     #[arg(long, value_delimiter = ',', default_value = "http://localhost:2379", env = "ETCD_ADVERTISE_CLIENT_URLS")]
     advertise_client_urls: Vec<String>,
-    /// URLs for other members; there are none, so nothing listens there.
-    #[arg(long, value_delimiter = ',', default_value = "http://localhost:2380", env = "ETCD_LISTEN_PEER_URLS")]
-    listen_peer_urls: Vec<String>,
-    /// The peer URLs that the member list shows.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "http://localhost:2380",
-        env = "ETCD_INITIAL_ADVERTISE_PEER_URLS"
-    )]
-    initial_advertise_peer_urls: Vec<String>,
-    /// NAME=PEERURL of this member.
-    #[arg(long, env = "ETCD_INITIAL_CLUSTER")]
-    initial_cluster: Option<String>,
-    /// `new`, or `existing` for a member that has data.
-    #[arg(long, default_value = "new", value_parser = ["new", "existing"], env = "ETCD_INITIAL_CLUSTER_STATE")]
-    initial_cluster_state: String,
-    /// Has no effect with one member.
-    #[arg(long, env = "ETCD_INITIAL_CLUSTER_TOKEN")]
-    initial_cluster_token: Option<String>,
+    #[command(flatten)]
+    cluster: EtcdClusterArgs,
     /// Keys, values and history may take so many bytes; 0 = 2 GiB, negative = no bound.
     #[arg(long, default_value_t = 0, allow_negative_numbers = true, env = "ETCD_QUOTA_BACKEND_BYTES")]
     quota_backend_bytes: i64,
@@ -81,6 +66,8 @@ pub struct EtcdArgs {
     watch_progress_notify_interval: String,
     #[command(flatten)]
     tls: TlsFiles,
+    #[command(flatten)]
+    peer_tls: PeerTlsFiles,
     /// URLs for health and metrics alone.
     #[arg(long, value_delimiter = ',', env = "ETCD_LISTEN_METRICS_URLS")]
     listen_metrics_urls: Vec<String>,
@@ -94,7 +81,7 @@ pub struct EtcdArgs {
     ignored: IgnoredArgs,
 }
 
-/// What etcd knows and one member of this store has no use for.
+/// What etcd knows and this store has no use for.
 #[derive(Debug, Clone, Args)]
 struct IgnoredArgs {
     #[arg(long, hide = true)]
@@ -121,19 +108,11 @@ struct IgnoredArgs {
     strict_reconfig_check: Option<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pre_vote: Option<String>,
-    #[arg(long, hide = true)]
-    peer_cert_file: Option<PathBuf>,
-    #[arg(long, hide = true)]
-    peer_key_file: Option<PathBuf>,
-    #[arg(long, hide = true)]
-    peer_trusted_ca_file: Option<PathBuf>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    peer_client_cert_auth: Option<String>,
 }
 
 /// Runs the member until a signal ends it, or restores a snapshot.
 pub fn run(args: &EtcdArgs) -> CommandResult {
-    check_cluster(args)?;
+    etcd_cluster::parse_members(&args.name, &args.cluster)?;
     let directory = args.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("{}.etcd", args.name)));
     if let Some(file) = &args.restore_snapshot {
         return restore(&directory, file);
@@ -143,42 +122,120 @@ pub fn run(args: &EtcdArgs) -> CommandResult {
         level => level,
     });
     let (config, settings) = (store_config(args)?, server_settings(args)?);
-    let clients = args.listen_client_urls.iter().map(|url| parse_url("--listen-client-urls", url));
-    let clients = clients.collect::<Result<Vec<_>, _>>()?;
-    let metrics = args.listen_metrics_urls.iter().map(|url| parse_url("--listen-metrics-urls", url));
-    let metrics = metrics.collect::<Result<Vec<_>, _>>()?;
-    let tls = load_tls(&args.tls)?;
-    if let Some(url) = clients.iter().chain(&metrics).find(|url| url.secure && tls.is_none()) {
-        return Err(EtcdFlagsError::NoCertificate { url: format!("https://{}", url.address) }.into());
-    }
-    check_directory(&directory, args)?;
-    let runtime = runtime("etcd", std::thread::available_parallelism().map_or(2, usize::from))?;
+    let addresses = Addresses::parse(args)?;
+    let (tls, peer_tls) = (load_tls(&args.tls)?, load_peer_tls(&args.peer_tls)?);
+    addresses.check(tls.is_some(), peer_tls.is_some())?;
+    check_directory(&directory)?;
+    let runtime = run::runtime("etcd", std::thread::available_parallelism().map_or(2, usize::from))?;
+    // Heartbeats are not behind what clients ask.
+    let peer_runtime = run::runtime("peers", 2)?;
     runtime.block_on(async {
         // The ports first: if another process holds them, nothing on disk is touched.
-        let clients = bind_all(&clients).await?;
-        let metrics = bind_all(&metrics).await?;
+        let bound = addresses.bind().await?;
+        let network = Network::new(peer_runtime.handle().clone(), peer_tls.clone());
+        let config = found_or_join(config, args, &directory, peer_tls.as_ref(), &network).await?;
+        let members = config.initial_members.len();
         let disk = RealDisk::new(directory.join(STORE_DIRECTORY))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let store = Arc::new(Store::open(config, Arc::new(disk), clock, Arc::new(store::NoPeers))?);
-        let server = EtcdServer::new(Arc::clone(&store), settings).await?;
-        let stop = CancellationToken::new();
-        serve_all(&server, clients, metrics, tls.as_ref(), &stop);
+        let store = Arc::new(Store::open(config, Arc::new(disk), clock.clone(), network.clone())?);
+        if store.members().len() < members {
+            return Err("this version of the store does not replicate yet; start one member".into());
+        }
+        let server = EtcdServer::new(Arc::clone(&store), settings, clock).await?;
         let (cluster, member) = server.ids();
+        let inbox: Arc<dyn Inbox> = store.clone();
+        network.start(cluster, member, Arc::downgrade(&inbox));
+        let stop = CancellationToken::new();
+        for (listener, secure) in bound.peers {
+            network.serve(listener, secure);
+        }
+        serve_all(&server, bound.clients, bound.metrics, tls.as_ref(), &stop);
+        let publisher = server.clone();
+        tokio::spawn(async move { publisher.publish().await });
         info!("ready to serve client requests: member {member:x} of cluster {cluster:x}");
         let failed = tokio::select! {
             () = wait_for_signal() => None,
-            reason = store.failed() => Some(reason),
+            reason = store.failed() => Some(format!("the store failed: {reason}")),
+            reason = network.expelled() => Some(format!("{reason}; this member has nothing left to do")),
         };
         stop.cancel();
         store.close();
+        network.stop();
         match failed {
             None => Ok(()),
             Some(reason) => {
-                error!("the store failed: {reason}");
-                Err(format!("the store failed: {reason}").into())
+                error!("{reason}");
+                Err(reason.into())
             }
         }
     })
+}
+
+/// Where to listen, by flag.
+struct Addresses {
+    clients: Vec<Listen>,
+    metrics: Vec<Listen>,
+    peers: Vec<Listen>,
+}
+
+struct AllBound {
+    clients: Vec<Bound>,
+    metrics: Vec<Bound>,
+    peers: Vec<Bound>,
+}
+
+impl Addresses {
+    fn parse(args: &EtcdArgs) -> Result<Self, EtcdFlagsError> {
+        let parse_all =
+            |flag, urls: &[String]| urls.iter().map(|url| parse_url(flag, url)).collect::<Result<Vec<_>, _>>();
+        Ok(Self {
+            clients: parse_all("--listen-client-urls", &args.listen_client_urls)?,
+            metrics: parse_all("--listen-metrics-urls", &args.listen_metrics_urls)?,
+            peers: parse_all("--listen-peer-urls", &args.cluster.listen_peer_urls)?,
+        })
+    }
+
+    fn check(&self, tls: bool, peer_tls: bool) -> Result<(), EtcdFlagsError> {
+        let url = |listen: &Listen| format!("https://{}", listen.address);
+        if let Some(without) = self.clients.iter().chain(&self.metrics).find(|listen| listen.secure && !tls) {
+            return Err(EtcdFlagsError::NoCertificate { url: url(without) });
+        }
+        match self.peers.iter().find(|listen| listen.secure && !peer_tls) {
+            Some(without) => Err(EtcdFlagsError::NoPeerCertificate { url: url(without) }),
+            None => Ok(()),
+        }
+    }
+
+    async fn bind(&self) -> Result<AllBound, String> {
+        let (clients, metrics) = (bind_all(&self.clients).await?, bind_all(&self.metrics).await?);
+        Ok(AllBound { clients, metrics, peers: bind_all(&self.peers).await? })
+    }
+}
+
+/// An empty directory becomes a member of the cluster that the flags say.
+async fn found_or_join(
+    config: Config,
+    args: &EtcdArgs,
+    directory: &Path,
+    tls: Option<&PeerTls>,
+    network: &Network,
+) -> Result<Config, EtcdFlagsError> {
+    if has_data(directory) {
+        return Ok(config);
+    }
+    let plan = etcd_cluster::plan(&args.name, &args.cluster, tls).await?;
+    network.introduce(&plan.members);
+    Ok(Config {
+        cluster_id: Some(plan.cluster_id),
+        member_id: Some(plan.member_id),
+        initial_members: if plan.joining { Vec::new() } else { plan.members },
+        joining: plan.joining,
+        ..config
+    })
+}
+
+fn has_data(directory: &Path) -> bool {
+    directory.join(STORE_DIRECTORY).exists()
 }
 
 fn restore(directory: &Path, file: &Path) -> CommandResult {
@@ -191,40 +248,12 @@ fn restore(directory: &Path, file: &Path) -> CommandResult {
     Ok(())
 }
 
-fn check_cluster(args: &EtcdArgs) -> Result<(), EtcdFlagsError> {
-    let Some(given) = args.initial_cluster.as_deref().filter(|given| !given.is_empty()) else { return Ok(()) };
-    let mut members: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for part in given.split(',') {
-        let (name, url) = part.split_once('=').ok_or_else(|| EtcdFlagsError::Value {
-            flag: "--initial-cluster",
-            value: given.to_owned(),
-            reason: "expected NAME=PEERURL",
-        })?;
-        members.entry(name.trim()).or_default().push(url);
-    }
-    let name = args.name.as_str();
-    let Some(own) = members.get(name) else {
-        return Err(EtcdFlagsError::NotInCluster { given: given.to_owned(), name: name.to_owned() });
-    };
-    if members.len() > 1 {
-        let own = own.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>().join(",");
-        return Err(EtcdFlagsError::SeveralMembers { members: members.len(), own });
-    }
-    Ok(())
-}
-
-/// Refuses a directory that holds something else than what the flags say.
-fn check_directory(directory: &Path, args: &EtcdArgs) -> Result<(), String> {
-    let here = directory.display();
-    let has_data = directory.join(STORE_DIRECTORY).exists();
-    if directory.join("member").exists() && !has_data {
+/// Refuses a directory that holds another program's data.
+fn check_directory(directory: &Path) -> Result<(), String> {
+    if directory.join("member").exists() && !has_data(directory) {
         return Err(format!(
-            "{here} holds the data of an etcd, whose files this store does not read; choose another --data-dir"
-        ));
-    }
-    if args.initial_cluster_state == "existing" && !has_data {
-        return Err(format!(
-            "--initial-cluster-state existing, but {here} holds no data: this version runs one member and can't join others"
+            "{} holds the data of an etcd, whose files this store does not read; choose another --data-dir",
+            directory.display()
         ));
     }
     Ok(())
@@ -267,7 +296,7 @@ fn server_settings(args: &EtcdArgs) -> Result<Settings, EtcdFlagsError> {
     Ok(Settings {
         name: args.name.clone(),
         client_urls: args.advertise_client_urls.clone(),
-        peer_urls: args.initial_advertise_peer_urls.clone(),
+        peer_urls: args.cluster.initial_advertise_peer_urls.clone(),
         txn_operations_max: args.max_txn_ops,
         request_bytes_max: args.max_request_bytes,
         progress_interval: progress_interval.ok_or_else(|| EtcdFlagsError::Value {
@@ -331,23 +360,6 @@ mod tests {
         check("5", None);
         check("", None);
         check("5 m", None);
-    }
-
-    #[test]
-    fn a_cluster_of_several_is_refused_with_the_way_out() {
-        let check = |cluster: &str, expect: Result<(), &str>| {
-            let args = parse(&["--name", "m1", "--initial-cluster", cluster]);
-            assert_eq!(check_cluster(&args).map_err(|error| error.to_string()), expect.map_err(str::to_owned));
-        };
-        check("m1=http://127.0.0.1:2380", Ok(()));
-        check("m1=http://127.0.0.1:2380,m1=http://127.0.0.1:2381", Ok(()));
-        check(
-            "m1=http://a:1,m2=http://b:1",
-            Err(
-                "--initial-cluster names 2 members, but this version runs one member; start it with --initial-cluster m1=http://a:1, or leave the flag out",
-            ),
-        );
-        check("x=http://a:1", Err("--initial-cluster x=http://a:1 does not name this member, whose --name is m1"));
     }
 
     #[test]

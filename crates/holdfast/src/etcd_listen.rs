@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use clap::Args;
 use etcd::EtcdServer;
+use peers::PeerTls;
+use peers::tls::Material;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
@@ -17,9 +19,21 @@ use tracing::warn;
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum EtcdFlagsError {
     #[error(
-        "--initial-cluster names {members} members, but this version runs one member; start it with --initial-cluster {own}, or leave the flag out"
+        "--initial-cluster says {said} for {name}, but --initial-advertise-peer-urls says {own}; make them the same"
     )]
-    SeveralMembers { members: usize, own: String },
+    OwnUrls { name: String, said: String, own: String },
+    #[error("--initial-cluster-state existing needs another member in --initial-cluster, whom to ask for the others")]
+    NobodyToJoin,
+    #[error("the members in --initial-cluster can't be asked for the others: {0}")]
+    NotAsked(String),
+    #[error("the cluster knows no member at {urls}; add it first: etcdctl member add NAME --peer-urls {urls}")]
+    NotAdded { urls: String },
+    #[error("--peer-cert-file and --peer-key-file need --peer-trusted-ca-file, to know whose members to accept")]
+    NoPeerCa,
+    #[error("--peer-client-cert-auth needs --peer-cert-file, --peer-key-file and --peer-trusted-ca-file")]
+    NoPeerFiles,
+    #[error("{url} needs --peer-cert-file, --peer-key-file and --peer-trusted-ca-file, or --peer-auto-tls")]
+    NoPeerCertificate { url: String },
     #[error("--initial-cluster {given} does not name this member, whose --name is {name}")]
     NotInCluster { given: String, name: String },
     #[error("{flag} {value}: {reason}")]
@@ -45,6 +59,40 @@ pub struct TlsFiles {
     /// Clients must have a certificate of --trusted-ca-file.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, env = "ETCD_CLIENT_CERT_AUTH")]
     pub client_cert_auth: bool,
+}
+
+/// Certificate files for other members.
+#[derive(Debug, Clone, Args)]
+pub struct PeerTlsFiles {
+    /// This member's certificate, PEM; it must serve for both directions.
+    #[arg(long, requires = "peer_key_file", env = "ETCD_PEER_CERT_FILE")]
+    peer_cert_file: Option<PathBuf>,
+    /// Its key, PEM.
+    #[arg(long, requires = "peer_cert_file", env = "ETCD_PEER_KEY_FILE")]
+    peer_key_file: Option<PathBuf>,
+    /// Other members must have a certificate of one of these authorities.
+    #[arg(long, env = "ETCD_PEER_TRUSTED_CA_FILE")]
+    peer_trusted_ca_file: Option<PathBuf>,
+    /// Taken for etcd's sake: with certificates, other members must always show one.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, env = "ETCD_PEER_CLIENT_CERT_AUTH")]
+    peer_client_cert_auth: bool,
+    /// Encrypt with a certificate of its own making, which nobody checks.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, env = "ETCD_PEER_AUTO_TLS")]
+    peer_auto_tls: bool,
+}
+
+/// TLS towards other members; `None` without any of the flags.
+pub fn load_peer_tls(args: &PeerTlsFiles) -> Result<Option<PeerTls>, Box<dyn std::error::Error>> {
+    let (Some(chain), Some(key)) = (&args.peer_cert_file, &args.peer_key_file) else {
+        if args.peer_client_cert_auth && !args.peer_auto_tls {
+            return Err(EtcdFlagsError::NoPeerFiles.into());
+        }
+        return Ok(if args.peer_auto_tls { Some(PeerTls::automatic()?) } else { None });
+    };
+    let authority = args.peer_trusted_ca_file.as_ref().ok_or(EtcdFlagsError::NoPeerCa)?;
+    let read = |file: &Path| std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()));
+    let (chain_pem, key_pem, authority_pem) = (&read(chain)?, &read(key)?, &read(authority)?);
+    Ok(Some(PeerTls::mutual(&Material { chain_pem, key_pem, authority_pem }, None)?))
 }
 
 /// Where to listen.

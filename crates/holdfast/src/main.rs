@@ -1,10 +1,11 @@
 //! The holdfast binary: command line, wiring, supervision, shutdown. Everything else lives in the crates it puts together.
 //!
-//! Reading order: [`cli`], [`up`], [`instance`], [`server`], [`agent`], [`supervise`], [`scheduling`], [`down`], [`status`]; [`etcd_command`], [`etcd_listen`].
+//! Reading order: [`cli`], [`up`], [`instance`], [`server`], [`agent`], [`supervise`], [`scheduling`], [`down`], [`status`]; [`etcd_command`], [`etcd_cluster`], [`etcd_listen`].
 
 mod agent;
 mod cli;
 mod down;
+mod etcd_cluster;
 mod etcd_command;
 mod etcd_listen;
 mod images;

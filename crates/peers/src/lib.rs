@@ -12,7 +12,7 @@
 //! repeats what matters.
 //! Not here: flags and files (the binary's), what the frames mean.
 //!
-//! Reading order: [`network`], `queue`, `lane`, `accept`, `hello`, `dial`, `transfer`, [`inquiry`], [`tls`], [`url`], [`ids`].
+//! Reading order: [`network`], `queue`, `lane`, `accept`, `hello`, `dial`, `transfer`, [`inquiry`], [`tls`], [`url`].
 
 #![forbid(unsafe_code)]
 
@@ -20,7 +20,6 @@ mod accept;
 mod dial;
 mod error;
 mod hello;
-pub mod ids;
 mod inbound;
 pub mod inquiry;
 mod lane;

@@ -115,6 +115,12 @@ impl Network {
         }
     }
 
+    /// Members of the cluster that this one is about to join: they are talked to until the store knows its membership.
+    pub fn introduce(&self, members: &[MemberInfo]) {
+        self.shared.membership().introduced = members.to_vec();
+        self.shared.apply_membership();
+    }
+
     /// Accepts other members on `listener`; `secure`: with TLS.
     pub fn serve(&self, listener: TcpListener, secure: bool) {
         self.shared.runtime.spawn(accept::serve(Arc::clone(&self.shared), listener, secure));
@@ -212,6 +218,8 @@ impl Started {
 #[derive(Default)]
 struct Membership {
     members: Vec<MemberInfo>,
+    /// Known before the store knows any other member.
+    introduced: Vec<MemberInfo>,
     /// Ids that were members; ids are never used again.
     removed: BTreeSet<u64>,
 }
@@ -274,7 +282,8 @@ impl Shared {
         let Some(own) = self.started.get().map(|started| started.member) else { return };
         let membership = self.membership();
         let mut peers = BTreeMap::clone(&self.peers.load());
-        let members = &membership.members;
+        let knows_others = membership.members.iter().any(|member| member.id != own);
+        let members = if knows_others { &membership.members } else { &membership.introduced };
         peers.retain(|id, peer| {
             let stays = members.iter().any(|member| member.id == *id);
             if !stays {
