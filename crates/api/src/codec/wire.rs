@@ -145,6 +145,12 @@ pub fn put_varint(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(&bytes[..len]);
 }
 
+/// Bytes of a varint.
+pub fn varint_length(value: u64) -> usize {
+    let bits = (u64::BITS - value.leading_zeros()).max(1) as usize;
+    bits.div_ceil(7)
+}
+
 /// Appends a length-delimited field front to back.
 pub fn put_bytes(out: &mut Vec<u8>, tag: u32, bytes: &[u8]) {
     put_header(out, tag, bytes.len());
