@@ -38,13 +38,16 @@ impl ApiServer {
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut stop = self.core.stopping.subscribe();
         loop {
-            let Ok(slot) = slots.clone().acquire_owned().await else { return };
+            let accept = async {
+                let slot = slots.clone().acquire_owned().await.map_err(std::io::Error::other)?;
+                Ok::<_, std::io::Error>((slot, listener.accept().await?))
+            };
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                accepted = accept => accepted,
                 () = stopped(&mut stop) => break,
             };
             match accepted {
-                Ok((stream, address)) => {
+                Ok((slot, (stream, address))) => {
                     let (server, tls) = (self.clone(), tls.clone());
                     tokio::spawn(async move {
                         serve_connection(server, stream, address, tls).await;
@@ -73,24 +76,11 @@ async fn serve_connection(server: ApiServer, stream: TcpStream, address: SocketA
     let accept = TlsAcceptor::from(tls.config()).accept(stream);
     let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, accept).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            tracing::debug!(%error, %address, "TLS handshake failed");
-            return;
-        }
-        Err(_) => {
-            tracing::debug!(%address, "TLS handshake took too long");
-            return;
-        }
+        Ok(Err(error)) => return tracing::debug!(%error, %address, "TLS handshake failed"),
+        Err(_) => return tracing::debug!(%address, "TLS handshake took too long"),
     };
-    let chain: Vec<_> = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .unwrap_or_default()
-        .iter()
-        .map(|certificate| certificate.clone().into_owned())
-        .collect();
-    let peer = PeerCertificates(chain.into());
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let peer = PeerCertificates(chain.iter().map(|certificate| certificate.clone().into_owned()).collect());
     let mut stop = server.core.stopping.subscribe();
     let service = service_fn(move |request: Request<Incoming>| {
         let (server, peer) = (server.clone(), peer.clone());
@@ -104,6 +94,23 @@ async fn serve_connection(server: ApiServer, stream: TcpStream, address: SocketA
             Ok::<_, Infallible>(server.handle(request).await)
         }
     });
+    let protocol = protocol();
+    let connection = protocol.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let result = tokio::select! {
+        result = &mut connection => result,
+        () = stopped(&mut stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(error = %error, %address, "connection ended");
+    }
+}
+
+/// HTTP/1.1 or HTTP/2, whichever the client speaks, within the bounds of this listener.
+fn protocol() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -116,16 +123,5 @@ async fn serve_connection(server: ApiServer, stream: TcpStream, address: SocketA
         .keep_alive_interval(Duration::from_secs(30))
         .initial_stream_window_size(256 * 1024)
         .initial_connection_window_size(25 * 1024 * 1024);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let result = tokio::select! {
-        result = &mut connection => result,
-        () = stopped(&mut stop) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = result {
-        tracing::debug!(error = %error, %address, "connection ended");
-    }
+    builder
 }

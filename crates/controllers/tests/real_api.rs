@@ -13,6 +13,7 @@ use controllers::registry::{Settings, register_all};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Event, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use kube::{Api, Client};
 use reconcile::{Change, Object};
@@ -124,6 +125,29 @@ fn is_complete(all: &[Arc<Deployment>], revision: &str) -> bool {
         && annotations.get("deployment.kubernetes.io/revision").is_some_and(|found| found == revision)
 }
 
+fn in_ns(meta: &ObjectMeta) -> bool {
+    meta.namespace.as_deref() == Some("ns")
+}
+
+async fn a_node_gets_its_network(client: &Client) {
+    let node = object(json!({ "metadata": { "name": "n1" } }));
+    Api::<Node>::all(client.clone()).create(&PostParams::default(), &node).await.unwrap();
+    let nodes = informer::<Node>(client);
+    until(&nodes, "a pod CIDR", |all| {
+        all.iter().any(|node| node.spec.as_ref().and_then(|s| s.pod_cidr.as_deref()) == Some("10.42.0.0/24"))
+    })
+    .await;
+}
+
+async fn a_namespace_gets_its_own(client: &Client) {
+    let namespace = object(json!({ "metadata": { "name": "ns" } }));
+    Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
+    let accounts = informer::<ServiceAccount>(client);
+    until(&accounts, "a default account", |all| all.iter().any(|account| in_ns(&account.metadata))).await;
+    let config_maps = informer::<ConfigMap>(client);
+    until(&config_maps, "root certificates", |all| all.iter().any(|map| in_ns(&map.metadata))).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_application_lives_and_its_namespace_dies() {
     let cluster = start().await;
@@ -131,23 +155,8 @@ async fn an_application_lives_and_its_namespace_dies() {
     let create = PostParams::default();
     let kubelet = tokio::spawn(play_kubelet(client.clone()));
 
-    Api::<Node>::all(client.clone()).create(&create, &object(json!({ "metadata": { "name": "n1" } }))).await.unwrap();
-    let nodes = informer::<Node>(&client);
-    until(&nodes, "a pod CIDR", |all| {
-        all.iter().any(|node| node.spec.as_ref().and_then(|s| s.pod_cidr.as_deref()) == Some("10.42.0.0/24"))
-    })
-    .await;
-
-    Api::<Namespace>::all(client.clone())
-        .create(&create, &object(json!({ "metadata": { "name": "ns" } })))
-        .await
-        .unwrap();
-    let in_ns =
-        |meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta| meta.namespace.as_deref() == Some("ns");
-    let accounts = informer::<ServiceAccount>(&client);
-    until(&accounts, "a default account", |all| all.iter().any(|account| in_ns(&account.metadata))).await;
-    let config_maps = informer::<ConfigMap>(&client);
-    until(&config_maps, "root certificates", |all| all.iter().any(|map| in_ns(&map.metadata))).await;
+    a_node_gets_its_network(&client).await;
+    a_namespace_gets_its_own(&client).await;
 
     let deployments = Api::<Deployment>::namespaced(client.clone(), "ns");
     deployments.create(&create, &deployment()).await.unwrap();

@@ -19,6 +19,12 @@ pub fn render_skeleton(family: Family, node: &NodeView) -> String {
         Family::V6 => "ipv6_addr",
     };
     let maps = render_maps(ip, address);
+    let filters = ["input", "forward", "output"].map(|hook| {
+        format!(
+            "  chain filter_{hook} {{\n    type filter hook {hook} priority 0; policy accept;\n    jump refuse\n  }}\n"
+        )
+    });
+    let filters = filters.concat();
     let Fixed { outside, postrouting, reject_unknown, loopback } = Fixed::of(family, node);
     format!(
         "table {ip} {TABLE} {{ }}
@@ -57,19 +63,7 @@ table {ip} {TABLE} {{
     oifname \"lo\" return
     {ip} saddr . {ip} daddr @hairpins masquerade fully-random
 {postrouting}  }}
-  chain filter_input {{
-    type filter hook input priority 0; policy accept;
-    jump refuse
-  }}
-  chain filter_forward {{
-    type filter hook forward priority 0; policy accept;
-    jump refuse
-  }}
-  chain filter_output {{
-    type filter hook output priority 0; policy accept;
-    jump refuse
-  }}
-}}
+{filters}}}
 "
     )
 }

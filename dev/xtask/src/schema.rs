@@ -11,7 +11,6 @@ mod openapi;
 mod proto;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use golang::GoField;
@@ -123,7 +122,7 @@ fn write_packages(modules: &Path, facts: &Facts, text: &mut String) -> Result<us
         let go = golang::read_structs(&dir)?;
         let messages = proto::read(&dir.join("generated.proto"), package.proto)?;
         let openapi = openapi_name(package.proto, "");
-        let _ = writeln!(text, "P {} {} {}", short(package.proto), openapi.trim_end_matches('.'), package.api);
+        *text += &format!("P {} {} {}\n", short(package.proto), openapi.trim_end_matches('.'), package.api);
         let inliners = inliners(package, &go, &messages);
         for (name, fields) in &messages {
             let full = format!("{}.{name}", package.proto);
@@ -178,12 +177,12 @@ fn write_message(
     if published == openapi_name(package.proto, name) {
         flags.push_str(&facts.message_flags(published));
     }
-    let _ = writeln!(text, "M {name}{flags}");
+    *text += &format!("M {name}{flags}\n");
     let mut seen = 0;
     for go in &decl.fields {
         let Some(field) = fields.get(&go.tag) else { continue };
         seen += 1;
-        let _ = writeln!(text, " {}", field_line(package, published, go, field, facts));
+        *text += &format!(" {}\n", field_line(package, published, go, field, facts));
     }
     if seen != fields.len() {
         return Err(format!("{name}: {} protobuf fields, {seen} of them in the Go struct", fields.len()));
