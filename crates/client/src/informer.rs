@@ -29,11 +29,16 @@ pub struct Informer<K> {
 struct Shared<K> {
     cache: Arc<Cache<K>>,
     /// Held while a change is taken in and handed out, so that a new handler misses and repeats nothing.
-    handlers: Mutex<Vec<Handler<K>>>,
+    handlers: Mutex<Handlers<K>>,
     changes: broadcast::Sender<Change<K>>,
 }
 
 type Handler<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
+
+struct Handlers<K> {
+    on_change: Vec<Handler<K>>,
+    on_progress: Vec<Box<dyn Fn() + Send + Sync>>,
+}
 
 impl<K: Object> Informer<K> {
     /// Starts to watch. `metadata.managedFields` is dropped from every object to save memory; a write that lacks it
@@ -45,7 +50,8 @@ impl<K: Object> Informer<K> {
     /// Starts to watch; `transform` may cut every object down before it is kept.
     pub fn spawn_with(api: Api<K>, config: watcher::Config, transform: fn(&mut K)) -> Arc<Self> {
         let (changes, _) = broadcast::channel(CHANGES_MAX);
-        let shared = Arc::new(Shared { cache: Arc::new(Cache::default()), handlers: Mutex::new(Vec::new()), changes });
+        let handlers = Mutex::new(Handlers { on_change: Vec::new(), on_progress: Vec::new() });
+        let shared = Arc::new(Shared { cache: Arc::new(Cache::default()), handlers, changes });
         let (mark_synced, synced) = watch::channel(false);
         let task = tokio::spawn(run_watch(api, config, transform, shared.clone(), mark_synced)).abort_handle();
         Arc::new(Self { shared, synced, task })
@@ -92,7 +98,12 @@ impl<K: Object> Informer<K> {
         for object in self.list() {
             handler(&Change::Applied { old: None, new: object });
         }
-        handlers.push(Box::new(handler));
+        handlers.on_change.push(Box::new(handler));
+    }
+
+    /// Calls `handler` after the cache took in anything: an event's change, or a complete list that changed nothing.
+    pub fn on_progress(&self, handler: impl Fn() + Send + Sync + 'static) {
+        self.shared.lock().on_progress.push(Box::new(handler));
     }
 
     /// The changes from now on. Objects that are in the cache already are not repeated: read the cache after taking
@@ -140,7 +151,7 @@ impl<K> Changes<K> {
 }
 
 impl<K: Object> Shared<K> {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Handler<K>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Handlers<K>> {
         self.handlers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -148,11 +159,14 @@ impl<K: Object> Shared<K> {
     fn take_in(&self, step: impl FnOnce(&Cache<K>) -> Vec<Change<K>>) {
         let handlers = self.lock();
         for change in step(&self.cache) {
-            for handler in handlers.iter() {
+            for handler in &handlers.on_change {
                 handler(&change);
             }
             // Nobody listening is fine.
             self.changes.send(change).ok();
+        }
+        for handler in &handlers.on_progress {
+            handler();
         }
     }
 }

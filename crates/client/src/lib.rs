@@ -20,6 +20,7 @@ pub mod informers;
 pub mod leader;
 pub mod recorder;
 pub mod runner;
+mod wakeups;
 mod write_batch;
 
 pub use apply::{WriteError, apply_write};

@@ -13,20 +13,18 @@ use base::{Clock, Rng, SeededRng};
 use futures::future::BoxFuture;
 use kube::Client;
 use reconcile::{
-    Backoff, Controller, Event, EventKind, Expectations, Failure, Input, Key, Object, Observed, Plan, Queue, Registrar,
-    View, Watches, Write,
+    Controller, Event, EventKind, Expectations, Failure, Input, Key, Object, Observed, Plan, Registrar, View, Watches,
+    Write,
 };
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::apply::{WriteError, observe};
 use crate::everything::Everything;
 use crate::informers::Informers;
 use crate::recorder::EventRecorder;
+use crate::wakeups::Wakeups;
 use crate::write_batch::apply_writes;
 
-/// While a key waits for the caches to see its writes, look this often.
-const EXPECTATIONS_POLL: Duration = Duration::from_millis(20);
 /// Rounds of live reads that one planning may ask for.
 const OBSERVE_ROUNDS_MAX: usize = 8;
 
@@ -105,6 +103,8 @@ impl Watches for Wiring<'_> {
         self.view.add(informer.cache().clone());
         let source = informer.clone();
         self.attach.push(Box::new(move |view, wakeups, _| {
+            let progressed = wakeups.clone();
+            source.on_progress(move || progressed.wake_unseen());
             let (view, wakeups) = (view.clone(), wakeups.clone());
             source.on_change(move |change| {
                 let woken = change.states().flat_map(|object| keys(object, &view));
@@ -125,62 +125,6 @@ impl Watches for Wiring<'_> {
             })
         });
         self.synced.push(Box::pin(async move { everything.synced().await }));
-    }
-}
-
-/// The queue with its alarm bell.
-struct Wakeups {
-    queue: Mutex<Queue<Key>>,
-    bell: Notify,
-}
-
-impl Wakeups {
-    fn new() -> Self {
-        Self { queue: Mutex::new(Queue::new(Backoff::default())), bell: Notify::new() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Queue<Key>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn add_all(&self, keys: impl IntoIterator<Item = Key>) {
-        let mut queue = self.lock();
-        let mut any = false;
-        for key in keys {
-            queue.add(key);
-            any = true;
-        }
-        drop(queue);
-        if any {
-            self.bell.notify_one();
-        }
-    }
-
-    /// Waits for a key to do. One bell wakes one worker, so a worker that leaves work behind rings again.
-    async fn next(&self, clock: &dyn Clock) -> Key {
-        loop {
-            let (key, more, due) = {
-                let mut queue = self.lock();
-                let key = queue.pop(clock.monotonic());
-                (key, queue.has_ready(), queue.next_due())
-            };
-            if let Some(key) = key {
-                if more {
-                    self.bell.notify_one();
-                }
-                return key;
-            }
-            match due {
-                None => self.bell.notified().await,
-                Some(at) => {
-                    let wait = at.saturating_sub(clock.monotonic());
-                    tokio::select! {
-                        () = self.bell.notified() => {}
-                        () = tokio::time::sleep(wait) => {}
-                    }
-                }
-            }
-        }
     }
 }
 
@@ -228,8 +172,8 @@ enum Next {
     /// Nothing is left to remember of the key either.
     Forget,
     After(Duration),
-    /// The caches lag behind the key's own writes.
-    Unseen,
+    /// The caches lag behind the key's own writes: when they come further, or at this time.
+    Unseen(Duration),
     Retry,
 }
 
@@ -239,8 +183,8 @@ impl<C: Controller> Shared<C> {
     }
 
     async fn process(&self, key: &Key, state: &mut KeyState<C::Memory>) -> Next {
-        if !state.expectations.are_met(&self.view, self.clock.monotonic()) {
-            return Next::Unseen;
+        if !self.has_seen_writes(key, state) {
+            return Next::Unseen(state.expectations.deadline());
         }
         let Some(plan) = self.decide(key, state, None).await else { return Next::Retry };
         match self.apply(&plan, state).await {
@@ -262,6 +206,21 @@ impl<C: Controller> Shared<C> {
                 Next::Retry
             }
         }
+    }
+
+    /// Whether the caches have seen the key's own writes; if not, the key is woken when they come further.
+    fn has_seen_writes(&self, key: &Key, state: &mut KeyState<C::Memory>) -> bool {
+        let mut is_met = || state.expectations.are_met(&self.view, self.clock.monotonic());
+        if is_met() {
+            return true;
+        }
+        self.wakeups.unseen().insert(key.clone());
+        // A cache may have come further between the look and the note.
+        let met = is_met();
+        if met {
+            self.wakeups.unseen().remove(key);
+        }
+        met
     }
 
     /// Lets the planner record that a write of its plan failed.
@@ -334,7 +293,7 @@ impl<C: Controller> Shared<C> {
                 queue.forget(&key);
                 queue.add_at(key.clone(), now + delay);
             }
-            Next::Unseen => queue.add_at(key.clone(), now + EXPECTATIONS_POLL),
+            Next::Unseen(deadline) => queue.add_at(key.clone(), deadline),
             Next::Retry => {
                 let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
                 let rng: &mut dyn Rng = &mut *rng;
@@ -343,7 +302,7 @@ impl<C: Controller> Shared<C> {
         }
         queue.done(&key);
         drop(queue);
-        self.wakeups.bell.notify_one();
+        self.wakeups.ring();
     }
 }
 

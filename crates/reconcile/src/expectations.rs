@@ -47,6 +47,11 @@ impl Expectations {
         }
     }
 
+    /// When the wait ends by itself.
+    pub fn deadline(&self) -> Duration {
+        self.since + TIMEOUT
+    }
+
     /// Whether the caches have seen everything written; drops what they have.
     pub fn are_met(&mut self, view: &View, now: Duration) -> bool {
         if now.saturating_sub(self.since) >= TIMEOUT {
