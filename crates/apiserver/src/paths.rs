@@ -1,7 +1,6 @@
 //! Non-resource paths: version, health, metrics, and whatever the configured handlers serve.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -143,28 +142,17 @@ impl Metrics {
 
     fn render(&self, core: &Core) -> String {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut out = String::from("# TYPE apiserver_request_total counter\n");
-        for ((verb, resource, code), figures) in &all {
-            let verb = verb.to_uppercase();
-            writeln!(
-                out,
-                "apiserver_request_total{{code=\"{code}\",resource=\"{resource}\",verb=\"{verb}\"}} {}",
-                figures.count
-            )
-            .ok();
-        }
-        out.push_str("# TYPE apiserver_request_duration_seconds_sum counter\n");
-        for ((verb, resource, code), figures) in &all {
-            let verb = verb.to_uppercase();
-            writeln!(
-                out,
-                "apiserver_request_duration_seconds_sum{{code=\"{code}\",resource=\"{resource}\",verb=\"{verb}\"}} {}",
-                figures.seconds
-            )
-            .ok();
-        }
-        writeln!(out, "# TYPE apiserver_storage_revision gauge").ok();
-        writeln!(out, "apiserver_storage_revision {}", core.registry.feed.applied()).ok();
-        out
+        let mut out = String::new();
+        let mut series = |name: &str, value: fn(&Figures) -> String| {
+            out += &format!("# TYPE {name} counter\n");
+            for ((verb, resource, code), figures) in &all {
+                let (verb, value) = (verb.to_uppercase(), value(figures));
+                out += &format!("{name}{{code=\"{code}\",resource=\"{resource}\",verb=\"{verb}\"}} {value}\n");
+            }
+        };
+        series("apiserver_request_total", |figures| figures.count.to_string());
+        series("apiserver_request_duration_seconds_sum", |figures| figures.seconds.to_string());
+        let revision = core.registry.feed.applied();
+        out + &format!("# TYPE apiserver_storage_revision gauge\napiserver_storage_revision {revision}\n")
     }
 }

@@ -9,7 +9,7 @@
 //!
 //! Invariant [I4]: nothing here knows a particular controller; a controller is a row of a registry elsewhere.
 //!
-//! Reading order: [`connect`], [`informer`], [`informers`], [`recorder`], [`runner`], [`apply`], [`everything`], [`leader`].
+//! Reading order: [`connect`], [`informer`], [`informers`], [`recorder`], [`runner`], `wakeups`, [`apply`], [`everything`], [`leader`].
 #![forbid(unsafe_code)]
 
 pub mod apply;

@@ -198,15 +198,8 @@ pub fn create(strategy: &dyn Strategy, context: &Context, object: &mut Value) ->
         }
     }
     let result = strategy.create(context, object);
-    let mut errors = object_meta::validate_create(object, context.namespace.is_some(), shape.name);
-    match result {
-        Ok(warnings) if errors.is_empty() => Ok(warnings),
-        Ok(_) => Err(Rejection::Invalid(errors.into_vec())),
-        Err(more) => {
-            errors.extend(more);
-            Err(Rejection::Invalid(errors.into_vec()))
-        }
-    }
+    let errors = object_meta::validate_create(object, context.namespace.is_some(), shape.name);
+    verdict(errors, result)
 }
 
 /// Prepares and validates a change of `old` into `object`; returns warnings. After mutating admission.
@@ -226,14 +219,16 @@ pub fn update(
     let mut errors =
         object_meta::validate_create(object, write.context.namespace.is_some(), crate::names::path_segment_name);
     errors.extend(object_meta::validate_update(object, old));
-    match result {
-        Ok(warnings) if errors.is_empty() => Ok(warnings),
-        Ok(_) => Err(Rejection::Invalid(errors.into_vec())),
-        Err(more) => {
-            errors.extend(more);
-            Err(Rejection::Invalid(errors.into_vec()))
-        }
-    }
+    verdict(errors, result)
+}
+
+/// The metadata's errors come before the kind's own.
+fn verdict(mut errors: Errors, result: Result<Vec<String>, Errors>) -> Result<Vec<String>, Rejection> {
+    let warnings = result.unwrap_or_else(|more| {
+        errors.extend(more);
+        Vec::new()
+    });
+    if errors.is_empty() { Ok(warnings) } else { Err(Rejection::Invalid(errors.into_vec())) }
 }
 
 /// The strategy of kinds without rules of their own, and of custom resources: only the common steps.

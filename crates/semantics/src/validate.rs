@@ -7,5 +7,6 @@ pub mod labels;
 pub mod numbers;
 pub mod pod;
 pub mod ports;
+pub mod replicas;
 pub mod resources;
 pub mod template;

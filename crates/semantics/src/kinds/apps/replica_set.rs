@@ -8,7 +8,8 @@ use crate::field::{Errors, Path};
 use crate::names::subdomain_name;
 use crate::strategy::{Generation, Shape, Subresource, Write};
 use crate::typed::Rules;
-use crate::validate::numbers::{validate_count, validate_immutable, validate_not_negative};
+use crate::validate::numbers::{validate_count, validate_immutable};
+use crate::validate::replicas::{ReplicaCounts, validate_replica_counts};
 use crate::validate::template::{validate_running_template, validate_selector};
 
 pub struct ReplicaSetRules;
@@ -48,20 +49,11 @@ fn validate_spec(spec: &ReplicaSetSpec, errors: &mut Errors) {
 
 fn validate_status(object: &ReplicaSet, errors: &mut Errors) {
     let Some(status) = &object.status else { return };
-    let path = Path::root("status");
-    validate_not_negative(status.replicas, path.child("replicas"), errors);
-    for (name, count) in [
-        ("fullyLabeledReplicas", status.fully_labeled_replicas),
-        ("readyReplicas", status.ready_replicas),
-        ("availableReplicas", status.available_replicas),
-    ] {
-        validate_count(count, path.child(name), errors);
-        if count.unwrap_or(0) > status.replicas {
-            errors.invalid(path.child(name), count.unwrap_or(0), "cannot be greater than status.replicas");
-        }
-    }
-    let available = status.available_replicas.unwrap_or(0);
-    if available > status.ready_replicas.unwrap_or(0) {
-        errors.invalid(path.child("availableReplicas"), available, "cannot be greater than readyReplicas");
-    }
+    let counts = ReplicaCounts {
+        replicas: status.replicas,
+        fully_labeled: status.fully_labeled_replicas,
+        ready: status.ready_replicas,
+        available: status.available_replicas,
+    };
+    validate_replica_counts(&counts, errors);
 }

@@ -9,7 +9,8 @@ use crate::field::{Errors, Path};
 use crate::names::subdomain_name;
 use crate::strategy::{Generation, Shape, Subresource, Write};
 use crate::typed::Rules;
-use crate::validate::numbers::{validate_count, validate_not_negative};
+use crate::validate::numbers::validate_count;
+use crate::validate::replicas::{ReplicaCounts, validate_replica_counts};
 use crate::validate::template::validate_running_template;
 
 pub struct ReplicationControllerRules;
@@ -67,16 +68,11 @@ impl Rules for ReplicationControllerRules {
 
 fn validate_status(object: &ReplicationController, errors: &mut Errors) {
     let Some(status) = &object.status else { return };
-    let path = Path::root("status");
-    validate_not_negative(status.replicas, path.child("replicas"), errors);
-    for (name, count) in [
-        ("fullyLabeledReplicas", status.fully_labeled_replicas),
-        ("readyReplicas", status.ready_replicas),
-        ("availableReplicas", status.available_replicas),
-    ] {
-        validate_count(count, path.child(name), errors);
-        if count.unwrap_or(0) > status.replicas {
-            errors.invalid(path.child(name), count.unwrap_or(0), "cannot be greater than status.replicas");
-        }
-    }
+    let counts = ReplicaCounts {
+        replicas: status.replicas,
+        fully_labeled: status.fully_labeled_replicas,
+        ready: status.ready_replicas,
+        available: status.available_replicas,
+    };
+    validate_replica_counts(&counts, errors);
 }
