@@ -1,10 +1,20 @@
 //! What the binary refuses: each with one clear line that names the remedy, and nothing on disk harmed.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A server that neither refuses nor becomes ready for so long is killed, and its test fails.
+const LIMIT: Duration = Duration::from_secs(120);
+/// Another process may take a port between our finding it free and the server's binding it: so many are tried.
+const PORTS_MAX: usize = 5;
 
 /// A directory of its own for each test, gone at its end.
 struct Place(PathBuf);
@@ -28,6 +38,33 @@ impl Place {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
+
+    /// A server on a free port.
+    #[track_caller]
+    fn start(&self) -> Running {
+        for _ in 0..PORTS_MAX {
+            let port = free_port();
+            match Running::start(self.server("run", port), &self.0.join("stderr")) {
+                Ok(running) => return running,
+                Err(text) if is_about_port(&text, port) => {}
+                Err(text) => panic!("the server ended before it was ready: {text}"),
+            }
+        }
+        panic!("no port stayed free");
+    }
+
+    /// The refusal of a server on a free port.
+    #[track_caller]
+    fn refused(&self, run_dir: &str, args: &[&str]) -> String {
+        for _ in 0..PORTS_MAX {
+            let port = free_port();
+            let line = refusal(self.server(run_dir, port).args(args));
+            if !is_about_port(&line, port) {
+                return line;
+            }
+        }
+        panic!("no port stayed free");
+    }
 }
 
 impl Drop for Place {
@@ -40,15 +77,20 @@ impl Drop for Place {
 struct Running(Child, BufReader<ChildStdout>);
 
 impl Running {
-    fn start(mut command: Command) -> Self {
-        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+    /// Fails with what the server wrote to standard error, which goes to the file `stderr`.
+    fn start(mut command: Command, stderr: &Path) -> Result<Self, String> {
+        let mut child = command.stderr(File::create(stderr).unwrap()).spawn().unwrap();
+        let _watchdog = Watchdog::new(&child);
         let mut lines = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         while line.trim() != "ready" {
             line.clear();
-            assert_ne!(lines.read_line(&mut line).unwrap(), 0, "the server ended before it was ready");
+            if lines.read_line(&mut line).unwrap() == 0 {
+                child.wait().unwrap();
+                return Err(std::fs::read_to_string(stderr).unwrap());
+            }
         }
-        Self(child, lines)
+        Ok(Self(child, lines))
     }
 
     fn pid(&self) -> u32 {
@@ -65,18 +107,42 @@ impl Drop for Running {
     }
 }
 
+/// Kills a child at [`LIMIT`], unless dropped before: whoever waits for the child's end then sees it.
+struct Watchdog(#[expect(dead_code, reason = "its end is the signal")] Sender<()>);
+
+impl Watchdog {
+    fn new(child: &Child) -> Self {
+        let (alive, ended): (Sender<()>, Receiver<()>) = channel();
+        let pid = Pid::from_child(child);
+        std::thread::spawn(move || {
+            if ended.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
+                kill_process(pid, Signal::KILL).unwrap();
+            }
+        });
+        Self(alive)
+    }
+}
+
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+fn is_about_port(text: &str, port: u16) -> bool {
+    text.contains(&format!("port {port} cannot be used"))
+}
+
 /// The one line on standard error of a command that must fail.
 #[track_caller]
-fn refusal(out: &Output) -> String {
-    assert!(!out.status.success());
-    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+fn refusal(command: &mut Command) -> String {
+    let child = command.spawn().unwrap();
+    let watchdog = Watchdog::new(&child);
+    let Output { status, stderr, .. } = child.wait_with_output().unwrap();
+    drop(watchdog);
+    assert!(!status.success());
+    let text = String::from_utf8_lossy(&stderr).into_owned();
     text.lines()
         .find(|line| line.starts_with("holdfast: "))
-        .unwrap_or_else(|| panic!("no such line in {text:?}"))
+        .unwrap_or_else(|| panic!("{status}, and no such line in {text:?}"))
         .to_owned()
 }
 
@@ -89,31 +155,31 @@ fn a_used_port_is_named_and_nothing_is_written() {
     let place = Place::new("port");
     let holder = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = holder.local_addr().unwrap().port();
-    let line = refusal(&place.server("run", port).output().unwrap());
-    assert!(line.contains(&format!("port {port} cannot be used")) && line.contains("--port"), "{line}");
+    let line = refusal(&mut place.server("run", port));
+    assert!(is_about_port(&line, port) && line.contains("--port"), "{line}");
     assert_eq!(files_below(&place.data()), 0);
 }
 
 #[test]
 fn a_second_instance_is_told_who_runs() {
     let place = Place::new("second");
-    let running = Running::start(place.server("run", free_port()));
-    let line = refusal(&place.server("run", free_port()).output().unwrap());
+    let running = place.start();
+    let line = place.refused("run", &[]);
     assert!(line.contains(&format!("runs already (pid {}", running.pid())), "{line}");
 }
 
 #[test]
 fn a_second_instance_on_the_same_data_is_refused_by_the_store() {
     let place = Place::new("data");
-    let running = Running::start(place.server("run", free_port()));
-    let line = refusal(&place.server("other-run", free_port()).output().unwrap());
+    let running = place.start();
+    let line = place.refused("other-run", &[]);
     assert!(line.contains(&running.pid().to_string()), "{line}");
 }
 
 #[test]
 fn a_damaged_store_names_the_file() {
     let place = Place::new("damage");
-    drop(Running::start(place.server("run", free_port())));
+    drop(place.start());
     let files = std::fs::read_dir(place.data().join("store")).unwrap().map(|e| e.unwrap().path());
     let log = files
         .into_iter()
@@ -124,23 +190,22 @@ fn a_damaged_store_names_the_file() {
     let at = bytes.iter().rposition(|b| *b != 0).unwrap() / 3;
     bytes[at] ^= 0xff;
     std::fs::write(&log, bytes).unwrap();
-    let line = refusal(&place.server("run", free_port()).output().unwrap());
+    let line = place.refused("run", &[]);
     assert!(line.contains(&log.file_name().unwrap().to_string_lossy().into_owned()), "{line}");
 }
 
 #[test]
 fn a_bad_network_is_named() {
     let place = Place::new("network");
-    let mut command = place.server("run", free_port());
-    let line = refusal(&command.args(["--service-cidr", "10.43.0.1/16"]).output().unwrap());
+    let line = place.refused("run", &["--service-cidr", "10.43.0.1/16"]);
     assert!(line.contains("\"10.43.0.1/16\" is no IPv4 network"), "{line}");
 }
 
 #[test]
 fn a_foreign_certificate_directory_is_no_reason_to_make_a_new_authority() {
     let place = Place::new("pki");
-    drop(Running::start(place.server("run", free_port())));
+    drop(place.start());
     std::fs::write(place.data().join("pki/ca.key"), "not a key").unwrap();
-    let line = refusal(&place.server("run", free_port()).output().unwrap());
+    let line = place.refused("run", &[]);
     assert!(line.contains("ca.key") && line.contains("restore it from a backup"), "{line}");
 }

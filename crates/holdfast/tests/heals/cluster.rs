@@ -5,6 +5,9 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 const KUBECONFIG: &str = "/var/lib/holdfast/admin.kubeconfig";
+const LOG: &str = "/var/lib/holdfast/log/holdfast.log";
+/// Of the log's end, when a scenario failed.
+const LOG_LINES: &str = "200";
 
 pub struct Cluster;
 
@@ -55,17 +58,24 @@ impl Cluster {
         self.kubectl(&["get", object, "-o", &format!("jsonpath={jsonpath}")])
     }
 
-    /// What a human would look at.
+    /// What a human would look at: the cluster's state, the nodes' conditions and taints, the end of the log.
     pub fn describe_failure(&self) {
-        for args in [&["get", "pods", "-A", "-o", "wide"][..], &["get", "events", "-A"], &["get", "nodes"]] {
-            let out = kubectl(args).output().unwrap();
-            println!(
-                "--- kubectl {args:?}\n{}{}",
-                String::from_utf8_lossy(&out.stdout),
-                String::from_utf8_lossy(&out.stderr)
-            );
+        let looks = [
+            &["get", "pods", "-A", "-o", "wide"][..],
+            &["get", "events", "-A"],
+            &["get", "nodes"],
+            &["describe", "nodes"],
+        ];
+        for args in looks {
+            print_output(&format!("kubectl {args:?}"), &mut kubectl(args));
         }
+        print_output(LOG, Command::new("tail").args(["-n", LOG_LINES, LOG]));
     }
+}
+
+fn print_output(what: &str, command: &mut Command) {
+    let out = command.output().unwrap();
+    println!("--- {what}\n{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
 }
 
 fn kubectl(args: &[&str]) -> Command {
