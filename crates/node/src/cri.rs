@@ -54,7 +54,10 @@ macro_rules! calls {
         $(pub async fn $name(&self, request: v1::$request) -> Result<v1::$reply, Status> {
             let mut request = Request::new(request);
             request.set_timeout($deadline);
-            self.$client().$name(request).await.map(tonic::Response::into_inner)
+            let began = tokio::time::Instant::now();
+            let reply = self.$client().$name(request).await.map(tonic::Response::into_inner);
+            tracing::trace!(took = ?began.elapsed(), concat!("runtime call ", stringify!($name)));
+            reply
         })*
     };
 }

@@ -232,6 +232,7 @@ impl Worker {
     }
 
     fn take_message(&mut self, message: Message) {
+        tracing::trace!(pod = name(&self.pod), ?message, "told");
         let now = self.context.clock.now();
         self.stale |= !matches!(message, Message::Volume(_) | Message::Probe(_));
         match message {
@@ -325,13 +326,17 @@ impl Worker {
     }
 
     /// CRI learns of an exit from the same event as we do, and may still show the container running when we look: look
-    /// again after 5, 10, 20 ms ... for about a second.
+    /// again after 5, 10, 20 ms ... for about a second. What we stop ourselves needs no looking: the call's return tells.
     fn look_again(&self) -> Option<Duration> {
         let mut exits = self.exits.lock().unwrap_or_else(PoisonError::into_inner);
         let alive = |id: &str| {
-            let runs = |record: &podlife::ContainerRecord| record.id == id && record.state == RunState::Running;
+            let stopping = |name: &str| matches!(self.memory.busy(name), Some(Busy::Stopping { .. }));
+            let runs = |record: &podlife::ContainerRecord| {
+                record.id == id && record.state == RunState::Running && !stopping(&record.name)
+            };
             self.observed.containers.iter().any(runs)
-                || self.observed.sandboxes.iter().any(|sandbox| sandbox.id == id && sandbox.ready)
+                || !self.memory.sandbox_busy
+                    && self.observed.sandboxes.iter().any(|sandbox| sandbox.id == id && sandbox.ready)
         };
         exits.retain(|id, tries| {
             *tries += 1;
