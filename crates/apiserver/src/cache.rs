@@ -13,6 +13,7 @@
 pub mod entry;
 pub mod feed;
 pub mod history;
+pub mod json_copies;
 
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 
 pub use entry::Entry;
 pub use history::{Change, Cursor, CursorError, History};
+pub use json_copies::JsonCopies;
 
 /// All objects of a resource at one moment.
 #[derive(Debug, Clone, Default)]
@@ -59,12 +61,15 @@ pub struct ResourceCache {
     history: Mutex<History>,
     /// The number of changes ever applied; watchers wait on it.
     changed: watch::Sender<u64>,
+    /// Shared with all caches of the server.
+    pub json_copies: Arc<JsonCopies>,
 }
 
 impl ResourceCache {
-    pub fn new(prefix: Bytes) -> Self {
+    pub fn new(prefix: Bytes, json_copies: Arc<JsonCopies>) -> Self {
         Self {
             prefix,
+            json_copies,
             snapshot: ArcSwap::default(),
             history: Mutex::new(History::default()),
             changed: watch::Sender::new(0),

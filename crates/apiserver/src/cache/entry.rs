@@ -7,6 +7,8 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 
+use super::json_copies::JsonCopy;
+
 /// How an object's bytes are to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -30,6 +32,8 @@ pub struct Entry {
     pub labels: Box<[(Box<str>, Box<str>)]>,
     /// Values of the kind's selectable fields, filled at the first field selector that asks.
     pub fields: OnceLock<Vec<(&'static str, String)>>,
+    /// Filled by [`super::JsonCopies`].
+    pub(super) json: JsonCopy,
 }
 
 /// Where an object's bytes and facts come from.
@@ -61,6 +65,7 @@ impl Entry {
             name: short(name),
             labels: parts.labels,
             fields: OnceLock::new(),
+            json: JsonCopy::default(),
             key: parts.key,
         }
     }

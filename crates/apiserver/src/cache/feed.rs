@@ -19,7 +19,7 @@ use bytes::Bytes;
 use store::{Event, EventKind, KeyValue, Kv, KvError, RangeRequest, Watch, WatchRequest};
 use tokio::sync::oneshot;
 
-use super::{Change, Entry, ResourceCache};
+use super::{Change, Entry, JsonCopies, ResourceCache};
 use crate::stored::{self, Source};
 
 /// Keys of one read while the caches are filled.
@@ -45,6 +45,7 @@ pub struct Feed {
     waiters: Mutex<BTreeMap<i64, Vec<oneshot::Sender<()>>>>,
     /// Serializes filling and feeding.
     order: tokio::sync::Mutex<()>,
+    json_copies: Arc<JsonCopies>,
 }
 
 /// The caches could not be brought up to date.
@@ -66,6 +67,7 @@ impl Feed {
             applied: AtomicI64::new(0),
             waiters: Mutex::new(BTreeMap::new()),
             order: tokio::sync::Mutex::new(()),
+            json_copies: Arc::default(),
         }
     }
 
@@ -73,7 +75,7 @@ impl Feed {
     pub fn add(&self, source: Source) -> Arc<ResourceCache> {
         let mut resources = BTreeMap::clone(&self.resources.load());
         let fed = resources.entry(source.prefix.clone()).or_insert_with(|| Fed {
-            cache: Arc::new(ResourceCache::new(source.prefix.clone())),
+            cache: Arc::new(ResourceCache::new(source.prefix.clone(), self.json_copies.clone())),
             source: Arc::new(source),
         });
         let cache = fed.cache.clone();

@@ -137,10 +137,15 @@ impl Encoder {
         Ok(fragments.iter().map(|f| f.len()).sum())
     }
 
-    fn append_item(&self, entry: &Entry, first: bool, out: &mut Vec<u8>) -> Result<(), ApiError> {
+    fn append_item(&self, entry: &Arc<Entry>, first: bool, out: &mut Vec<u8>) -> Result<(), ApiError> {
         if self.representation.media != Media::Proto {
             if !first {
                 out.push(b',');
+            }
+            // Other shapes and versions share the cache, but not the copies.
+            if self.representation.shape == Shape::Object && self.resource.conversion.is_none() {
+                let make = |out: &mut Vec<u8>| self.append_json(entry, entry.revision, None, out);
+                return self.resource.cache.json_copies.append(entry, out, make);
             }
             return self.append_json(entry, entry.revision, self.item_type(), out);
         }
