@@ -137,7 +137,10 @@ fn signal(process: rustix::process::Pid, signal: rustix::process::Signal) {
 
 /// True when the process has exited within `seconds`, learned from its pidfd.
 fn wait_for_exit(process: rustix::process::Pid, seconds: u64) -> bool {
-    let Ok(fd) = rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty()) else { return true };
+    let fd = match rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty()) {
+        Ok(fd) => fd,
+        Err(error) => return error == rustix::io::Errno::SRCH,
+    };
     let mut poll = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
     let timeout = rustix::event::Timespec { tv_sec: seconds as i64, tv_nsec: 0 };
     matches!(rustix::event::poll(&mut poll, Some(&timeout)), Ok(n) if n > 0)

@@ -157,7 +157,10 @@ async fn sweep_images(context: &Context) {
         cri.list_images(v1::ListImagesRequest::default()),
         cri.list_containers(v1::ListContainersRequest::default())
     );
-    let Ok((images, containers)) = lists else { return };
+    let (images, containers) = match lists {
+        Ok(lists) => lists,
+        Err(error) => return tracing::warn!(%error, "the disk is short and the runtime does not list its images"),
+    };
     let used = containers.containers.iter().flat_map(|container| {
         [Some(container.image_ref.clone()), container.image.as_ref().map(|image| image.image.clone())]
     });

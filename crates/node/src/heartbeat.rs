@@ -169,27 +169,32 @@ async fn derive_status(context: &Context, previous: &NodeStatus) -> NodeStatus {
         addresses: Some(derive_addresses(context)),
         conditions: Some(conditions),
         node_info: Some(info),
-        images: Some(observe_images(context).await),
+        images: observe_images(context).await.or_else(|| previous.images.clone()),
         daemon_endpoints: port.map(|port| NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port }) }),
-        runtime_handlers: Some(observe_handlers(context).await),
+        runtime_handlers: observe_handlers(context).await.or_else(|| previous.runtime_handlers.clone()),
         ..NodeStatus::default()
     }
 }
 
-async fn observe_images(context: &Context) -> Vec<ContainerImage> {
-    let Ok(list) = context.cri.list_images(v1::ListImagesRequest::default()).await else { return Vec::new() };
-    let mut images = list.images;
+/// None if the runtime does not say: what was published stays.
+async fn observe_images(context: &Context) -> Option<Vec<ContainerImage>> {
+    let list = context.cri.list_images(v1::ListImagesRequest::default()).await;
+    let list = list.inspect_err(|error| tracing::debug!(%error, "cannot list images for the node's status"));
+    let mut images = list.ok()?.images;
     images.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.id.cmp(&b.id)));
     let names = |image: &v1::Image| image.repo_digests.iter().chain(&image.repo_tags).cloned().collect::<Vec<_>>();
-    images
+    let published = images
         .iter()
         .map(|image| ContainerImage { names: Some(names(image)), size_bytes: i64::try_from(image.size).ok() })
         .take(IMAGES_MAX)
-        .collect()
+        .collect();
+    Some(published)
 }
 
-async fn observe_handlers(context: &Context) -> Vec<NodeRuntimeHandler> {
-    let Ok(reply) = context.cri.status(v1::StatusRequest { verbose: false }).await else { return Vec::new() };
+/// None if the runtime does not say.
+async fn observe_handlers(context: &Context) -> Option<Vec<NodeRuntimeHandler>> {
+    let reply = context.cri.status(v1::StatusRequest { verbose: false }).await;
+    let reply = reply.inspect_err(|error| tracing::debug!(%error, "cannot ask for the runtime's handlers"));
     let handler = |handler: v1::RuntimeHandler| NodeRuntimeHandler {
         name: Some(handler.name),
         features: handler.features.map(|features| k8s_openapi::api::core::v1::NodeRuntimeHandlerFeatures {
@@ -197,7 +202,7 @@ async fn observe_handlers(context: &Context) -> Vec<NodeRuntimeHandler> {
             user_namespaces: Some(features.user_namespaces),
         }),
     };
-    reply.runtime_handlers.into_iter().map(handler).collect()
+    Some(reply.ok()?.runtime_handlers.into_iter().map(handler).collect())
 }
 
 /// (type, status, reason, message).

@@ -36,12 +36,21 @@ async fn rotate_all(context: &Context) {
         state: Some(v1::ContainerStateValue { state: v1::ContainerState::ContainerRunning as i32 }),
         ..Default::default()
     };
-    let Ok(list) = context.cri.list_containers(v1::ListContainersRequest { filter: Some(filter) }).await else {
-        return;
+    let list = match context.cri.list_containers(v1::ListContainersRequest { filter: Some(filter) }).await {
+        Ok(list) => list,
+        Err(error) => {
+            return tracing::warn!(%error, "a log is to be rotated and the runtime does not list its containers");
+        }
     };
     for container in list.containers {
         let request = v1::ContainerStatusRequest { container_id: container.id.clone(), verbose: false };
-        let Ok(reply) = context.cri.container_status(request).await else { continue };
+        let reply = match context.cri.container_status(request).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                tracing::debug!(%error, container = container.id, "no status of a container: its log is not rotated now");
+                continue;
+            }
+        };
         let path = PathBuf::from(reply.status.map(|status| status.log_path).unwrap_or_default());
         if std::fs::metadata(&path).map_or(0, |metadata| metadata.len()) <= BYTES_MAX {
             continue;
