@@ -103,18 +103,9 @@ pub fn encode_object(value: &Value, message: MessageRef) -> Result<Vec<u8>, Enco
 
 /// The protobuf fragment that sets `metadata.resourceVersion` of an object: append it to the message's bytes.
 pub fn resource_version_fragment(revision: u64) -> Vec<u8> {
-    metadata_fragment(6, revision)
-}
-
-/// The same for a list's `metadata.resourceVersion`.
-pub fn list_resource_version_fragment(revision: u64) -> Vec<u8> {
-    metadata_fragment(2, revision)
-}
-
-fn metadata_fragment(tag: u32, revision: u64) -> Vec<u8> {
     let text = revision.to_string();
     let mut inner = Vec::with_capacity(text.len() + 2);
-    wire::put_bytes(&mut inner, tag, text.as_bytes());
+    wire::put_bytes(&mut inner, 6, text.as_bytes());
     let mut out = Vec::with_capacity(inner.len() + 2);
     wire::put_bytes(&mut out, 1, &inner);
     out

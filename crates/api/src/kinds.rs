@@ -136,12 +136,6 @@ pub fn by_kind(group: &str, version: &str, kind: &str) -> Option<&'static Kind> 
     candidates.iter().map(|&at| &all()[at]).find(|kind| kind.group == group && kind.version == version)
 }
 
-/// The first kind of a group with this resource name, whatever its version.
-pub fn by_group_resource(group: &str, plural: &str) -> Option<&'static Kind> {
-    let candidates = index().by_plural.get(plural)?;
-    candidates.iter().map(|&at| &all()[at]).find(|kind| kind.group == group)
-}
-
 /// Groups with their versions, preferred version first, in discovery's order; core is the empty group.
 pub fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
     let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();

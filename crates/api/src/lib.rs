@@ -3,7 +3,7 @@
 //! ```text
 //!     schema (generated table) --> codec (JSON <-> protobuf <-> Value)
 //!     kinds (what is served)   --> discovery, storage keys, REST paths
-//!     meta, selector, quantity, status: accessors and values over `serde_json::Value`
+//!     meta, selector, quantity: accessors and values over `serde_json::Value`
 //! ```
 //!
 //! Reading order: [`schema`], [`codec`], [`kinds`], then the small ones. It holds no behaviour beyond codecs and
@@ -16,4 +16,3 @@ pub mod meta;
 pub mod quantity;
 pub mod schema;
 pub mod selector;
-pub mod status;

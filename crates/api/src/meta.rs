@@ -136,21 +136,6 @@ pub fn remove(object: &mut Value, field: &str) {
     }
 }
 
-pub fn set_label(object: &mut Value, key: &str, value: &str) {
-    child_mut(metadata_mut(object), "labels").insert(key.to_owned(), Value::from(value));
-}
-
-pub fn set_annotation(object: &mut Value, key: &str, value: &str) {
-    child_mut(metadata_mut(object), "annotations").insert(key.to_owned(), Value::from(value));
-}
-
-/// Sets `apiVersion` and `kind`.
-pub fn set_type(object: &mut Value, api_version: &str, kind: &str) {
-    let map = as_object(object);
-    map.insert("apiVersion".to_owned(), Value::from(api_version));
-    map.insert("kind".to_owned(), Value::from(kind));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,10 +153,8 @@ mod tests {
     #[test]
     fn writing_creates_what_is_missing() {
         let mut object = Value::Null;
-        set_type(&mut object, "v1", "Pod");
         set(&mut object, "name", "a");
-        set_label(&mut object, "x", "y");
-        assert_eq!(object, json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "labels": {"x": "y"}}}));
+        assert_eq!(object, json!({"metadata": {"name": "a"}}));
         remove(&mut object, "name");
         assert_eq!(name(&object), "");
     }

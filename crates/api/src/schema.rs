@@ -229,13 +229,6 @@ pub fn message(short: &str) -> Option<MessageRef> {
     table().by_short.get(short).copied()
 }
 
-/// By OpenAPI definition name, such as `io.k8s.api.core.v1.Pod`.
-pub fn by_definition(definition: &str) -> Option<MessageRef> {
-    let (package, name) = definition.rsplit_once('.')?;
-    let package = table().packages.iter().find(|p| p.definition == package)?;
-    message(&format!("{}.{name}", package.short))
-}
-
 /// By group (empty for core), version and kind, list kinds included. The shared kinds of `meta/v1` (`DeleteOptions`,
 /// `Status`, ...) are found by [`message`] only, since they belong to every group.
 pub fn by_kind(group: &str, version: &str, kind: &str) -> Option<MessageRef> {

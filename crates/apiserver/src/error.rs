@@ -102,11 +102,6 @@ impl ApiError {
         error
     }
 
-    pub fn method_not_supported(group: &str, resource: &str, verb: &str) -> Self {
-        let message = format!("{verb} is not supported on resources of kind \"{}\"", qualified(group, resource));
-        Self::new(405, "MethodNotAllowed", message).about(group, resource, "")
-    }
-
     /// The method is unknown to this path.
     pub fn method_not_allowed() -> Self {
         let mut error =

@@ -141,12 +141,6 @@ impl Pki {
         self.front_proxy_ca.ensure(&self.config.directory, "front-proxy-client", &spec, self.clock.now())
     }
 
-    /// Client credential of a node's kubelet: `system:node:NODE` in `system:nodes`.
-    pub fn node_client(&self, node: &str) -> Result<Credential, PkiError> {
-        let spec = CertificateSpec::client(&format!("system:node:{node}"), Some("system:nodes"));
-        self.ensure(&format!("nodes/{node}-client"), &spec)
-    }
-
     /// Serving credential of a node's kubelet (port 10250).
     pub fn node_serving(&self, node: &str, addresses: &[IpAddr]) -> Result<Credential, PkiError> {
         let spec = CertificateSpec::serving(
@@ -177,11 +171,6 @@ impl Pki {
     /// lets in is the kubelet's business; the API server comes as [`KUBELET_CLIENT`].
     pub fn kubelet_tls(&self, node: &str, addresses: &[IpAddr]) -> Result<Arc<ServerTls>, PkiError> {
         ServerTls::verified(&self.node_serving(node, addresses)?, &self.cluster_ca)
-    }
-
-    /// TLS of a client that trusts the cluster CA alone and shows `credential`; for calling kubelets and the API server.
-    pub fn client_tls(&self, credential: &Credential) -> Result<Arc<rustls::ClientConfig>, PkiError> {
-        serving::client_config(credential, &self.cluster_ca)
     }
 
     /// Verifies client certificates against the cluster CA.

@@ -97,9 +97,4 @@ impl Security {
     pub fn authorizer(&self) -> Arc<dyn Authorizer> {
         Arc::clone(&self.authorizer)
     }
-
-    /// Audit records lost because the queue was full.
-    pub fn audit_dropped(&self) -> u64 {
-        self.audit.dropped()
-    }
 }

@@ -153,14 +153,6 @@ impl Write {
     }
 
     #[must_use]
-    pub fn with_propagation(mut self, policy: Propagation) -> Self {
-        if let Verb::Delete { propagation, .. } = &mut self.verb {
-            *propagation = Some(policy);
-        }
-        self
-    }
-
-    #[must_use]
     pub fn with_grace(mut self, seconds: i64) -> Self {
         if let Verb::Delete { grace_seconds, .. } = &mut self.verb {
             *grace_seconds = Some(seconds);

@@ -60,7 +60,6 @@ pub enum ErrorKind {
     TooMany,
     TooFew,
     TooShort,
-    TypeInvalid,
     Internal,
 }
 
@@ -78,7 +77,6 @@ impl ErrorKind {
             Self::TooMany => "FieldValueTooMany",
             Self::TooFew => "FieldValueTooFew",
             Self::TooShort => "FieldValueTooShort",
-            Self::TypeInvalid => "FieldValueTypeInvalid",
             Self::Internal => "InternalError",
         }
     }
@@ -88,7 +86,7 @@ impl ErrorKind {
             Self::NotFound => "Not found",
             Self::Required => "Required value",
             Self::Duplicate => "Duplicate value",
-            Self::Invalid | Self::TypeInvalid => "Invalid value",
+            Self::Invalid => "Invalid value",
             Self::NotSupported => "Unsupported value",
             Self::Forbidden => "Forbidden",
             Self::TooLong => "Too long",
@@ -190,10 +188,6 @@ impl Errors {
         for message in messages {
             self.invalid(field.clone(), value, message);
         }
-    }
-
-    pub fn type_invalid(&mut self, field: Path, value: impl Into<Value>, detail: impl Into<String>) {
-        self.add(field, ErrorKind::TypeInvalid, detail, Some(value.into()));
     }
 
     pub fn forbidden(&mut self, field: Path, detail: impl Into<String>) {

@@ -40,19 +40,6 @@ pub fn strategy_of(group: &str, version: &str, kind: &str) -> &'static dyn Strat
 /// Kinds without rules of their own, and custom resources.
 pub(crate) static PLAIN: CommonStrategy = CommonStrategy { shape: Shape::new(subdomain_name) };
 
-/// Custom resources: the generation rises with any content but metadata (and status, if it is a subresource).
-pub fn custom_strategy(has_status: bool) -> &'static dyn Strategy {
-    static WITH_STATUS: CommonStrategy = CommonStrategy {
-        shape: Shape::new(subdomain_name)
-            .generation(Generation::Content)
-            .with_status()
-            .status_metadata(StatusMetadata::Keep),
-    };
-    static WITHOUT: CommonStrategy =
-        CommonStrategy { shape: Shape::new(subdomain_name).generation(Generation::Content) };
-    if has_status { &WITH_STATUS } else { &WITHOUT }
-}
-
 /// A kind with a spec, a status and a generation, but no rules of its own.
 pub static SPEC_AND_STATUS: CommonStrategy =
     CommonStrategy { shape: Shape::new(subdomain_name).generation(Generation::Spec).with_status() };

@@ -24,11 +24,6 @@ pub fn label_name(name: &str, prefix: bool) -> Vec<String> {
     dns1123_label(&mask_dash(name, prefix))
 }
 
-/// Services: a DNS-1035 label.
-pub fn dns1035_name(name: &str, prefix: bool) -> Vec<String> {
-    dns1035_label(&mask_dash(name, prefix))
-}
-
 /// RBAC objects and others that accept all that can stand between two slashes of a URL.
 pub fn path_segment_name(name: &str, prefix: bool) -> Vec<String> {
     if prefix { path_segment_prefix(name) } else { path_segment(name) }

@@ -62,10 +62,6 @@ impl Amounts {
         }
     }
 
-    pub fn set_nanos(&mut self, name: &str, nanos: i128) {
-        self.0.insert(name.to_owned(), nanos);
-    }
-
     /// The list as the API writes it, canonical texts.
     pub fn to_list(&self) -> ResourceList {
         self.0.iter().map(|(name, nanos)| (name.clone(), crate::amount::quantity_of(name, *nanos))).collect()

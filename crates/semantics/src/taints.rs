@@ -7,7 +7,6 @@
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
 pub const NO_SCHEDULE: &str = "NoSchedule";
-pub const PREFER_NO_SCHEDULE: &str = "PreferNoSchedule";
 pub const NO_EXECUTE: &str = "NoExecute";
 
 /// True if `toleration` lets a pod stand `taint`.

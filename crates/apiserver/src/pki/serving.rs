@@ -17,7 +17,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{RootCertStore, ServerConfig};
 
 use super::any_peer::AnyPeer;
 use super::{Authority, Credential, PkiError};
@@ -80,21 +80,6 @@ fn roots_of(ca: &Authority) -> Result<RootCertStore, PkiError> {
         .add(ca.certificate_der().clone())
         .map_err(|source| PkiError::Tls { subject: "the cluster CA".to_owned(), source })?;
     Ok(roots)
-}
-
-/// A client that trusts `ca` alone and shows `credential`. HTTP/1.1, since its connections are upgraded.
-pub(super) fn client_config(credential: &Credential, ca: &Authority) -> Result<Arc<ClientConfig>, PkiError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls_error = |source| PkiError::Tls { subject: "the client certificate".to_owned(), source };
-    let (chain, key) = credential.to_der().map_err(|error| tls_error(rustls::Error::General(error.to_string())))?;
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(tls_error)?
-        .with_root_certificates(roots_of(ca)?)
-        .with_client_auth_cert(chain, key)
-        .map_err(tls_error)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
 }
 
 fn certified_key(provider: &CryptoProvider, credential: &Credential) -> Result<CertifiedKey, PkiError> {

@@ -163,16 +163,14 @@ fn client_certificates_must_be_valid_now_and_for_clients() {
 
 /// One round trip over an in-memory pipe; returns the certificate that the client saw.
 async fn handshake(pki: &Pki, tls: &ServerTls, client: Option<&Credential>) -> CertificateDer<'static> {
-    let config = match client {
-        Some(credential) => pki.client_tls(credential).unwrap(),
-        None => {
-            let mut roots = rustls::RootCertStore::empty();
-            roots.add(pki.cluster_ca().certificate_der().clone()).unwrap();
-            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-            let builder = rustls::ClientConfig::builder_with_provider(provider);
-            let builder = builder.with_safe_default_protocol_versions().unwrap();
-            Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
-        }
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(pki.cluster_ca().certificate_der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider);
+    let builder = builder.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
+    let config = match client.map(|credential| credential.to_der().unwrap()) {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
+        None => builder.with_no_client_auth(),
     };
     let (near, far) = tokio::io::duplex(64 * 1024);
     let acceptor = tokio_rustls::TlsAcceptor::from(tls.config());
@@ -183,7 +181,7 @@ async fn handshake(pki: &Pki, tls: &ServerTls, client: Option<&Credential>) -> C
         stream.get_ref().1.peer_certificates().map_or(0, <[_]>::len)
     });
     let name = ServerName::try_from("kubernetes.default.svc").unwrap();
-    let mut stream = tokio_rustls::TlsConnector::from(config).connect(name, near).await.unwrap();
+    let mut stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, near).await.unwrap();
     stream.read_exact(&mut [0]).await.unwrap();
     assert_eq!(server.await.unwrap(), usize::from(client.is_some()));
     stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
