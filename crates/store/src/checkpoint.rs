@@ -17,6 +17,7 @@ use crate::error::OpenError;
 use crate::frame::{FileKind, HEADER_LEN, Header, Identity, read_frame, write_frame};
 use crate::kv::KeyValue;
 use crate::machine::Rebuild;
+use crate::membership::Cluster;
 use crate::mvcc::State;
 use crate::wal::obsolete_segments;
 use crate::watch::{Event, EventKind};
@@ -109,6 +110,7 @@ fn write(sink: &mut dyn Sink, identity: Identity, state: &State) -> io::Result<u
         w.signed(*id);
         w.signed(*ttl);
     }
+    state.cluster.encode(w);
     let mut failure = Ok(());
     state.each_at(state.compact_revision, |kv| {
         if failure.is_ok() {
@@ -206,41 +208,62 @@ pub(crate) fn checkpoints_newest_first(names: &[String]) -> Vec<(u64, String)> {
     found
 }
 
-/// Makes the checkpoint that `content` holds the only content of a directory that has none. Nothing is kept of a bad one.
-pub(crate) fn install_checkpoint(disk: &dyn Disk, content: &mut dyn io::Read) -> Result<Loaded, OpenError> {
-    let failed = |operation| move |source| OpenError::Io { operation, file: TEMPORARY.to_owned(), source };
+/// Copies what `content` holds into `file`, syncs it and reads it back. Nothing is kept of a bad checkpoint.
+pub(crate) fn store_checkpoint(disk: &dyn Disk, file: &str, content: &mut dyn io::Read) -> Result<Loaded, OpenError> {
+    let failed = |source| OpenError::Io { operation: "write", file: file.to_owned(), source };
     let mut copy = || {
-        let mut file = disk.create(TEMPORARY)?;
+        let mut out = disk.create(file)?;
         let mut buffer = vec![0; FRAME_BYTES];
-        loop {
+        for piece in 1u64.. {
             match content.read(&mut buffer)? {
-                0 => return file.sync(),
-                got => file.append(&buffer[..got])?,
+                0 => break,
+                got => out.append(&buffer[..got])?,
+            }
+            if piece.is_multiple_of(SYNC_FRAMES) {
+                out.sync()?;
             }
         }
+        out.sync()
     };
-    let installed =
-        copy().map_err(failed("write")).and_then(|()| read_checkpoint(disk, TEMPORARY)).and_then(|loaded| {
-            disk.rename(TEMPORARY, &checkpoint_name(loaded.header.index)).map_err(failed("rename"))?;
-            disk.sync_dir().map_err(failed("sync"))?;
-            Ok(loaded)
-        });
-    if installed.is_err() {
-        remove_if_there(disk, TEMPORARY);
+    let stored = copy().map_err(failed).and_then(|()| read_checkpoint(disk, file));
+    if stored.is_err() {
+        remove_if_there(disk, file);
     }
-    installed
+    stored
+}
+
+/// Gives a checkpoint that is stored under another name its own, durably; it may have it already.
+pub(crate) fn adopt_checkpoint(disk: &dyn Disk, file: &str, index: u64) -> Result<(), OpenError> {
+    let failed = |source| OpenError::Io { operation: "rename", file: file.to_owned(), source };
+    match disk.rename(file, &checkpoint_name(index)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        other => other.map_err(failed)?,
+    }
+    disk.sync_dir().map_err(failed)
+}
+
+/// Makes the checkpoint that `content` holds the only content of a directory that has none.
+pub(crate) fn install_checkpoint(disk: &dyn Disk, content: &mut dyn io::Read) -> Result<Loaded, OpenError> {
+    let loaded = store_checkpoint(disk, TEMPORARY, content)?;
+    adopt_checkpoint(disk, TEMPORARY, loaded.header.index)?;
+    Ok(loaded)
+}
+
+/// Name under which a snapshot that a leader sends is stored until it is adopted.
+pub(crate) fn incoming_name(number: u64) -> String {
+    format!("incoming-{number:016x}.tmp")
 }
 
 fn checkpoint_name(index: u64) -> String {
     format!("checkpoint-{index:016x}")
 }
 
-/// Removes what an interrupted attempt left.
-pub(crate) fn remove_temporary(disk: &dyn Disk) {
-    remove_if_there(disk, TEMPORARY);
+/// Removes what interrupted attempts left.
+pub(crate) fn remove_temporary(disk: &dyn Disk, names: &[String]) {
+    names.iter().filter(|name| name.ends_with(".tmp")).for_each(|name| remove_if_there(disk, name));
 }
 
-fn remove_if_there(disk: &dyn Disk, name: &str) {
+pub(crate) fn remove_if_there(disk: &dyn Disk, name: &str) {
     if let Err(error) = disk.remove(name)
         && error.kind() != io::ErrorKind::NotFound
     {
@@ -339,7 +362,7 @@ impl Loader {
             self.term = r.number()?;
             let compact_revision = r.signed()?;
             let leases: OrdMap<i64, i64> = r.list(|r| Ok((r.signed()?, r.signed()?)))?.into_iter().collect();
-            self.rebuild = Some(Rebuild::new(compact_revision, leases));
+            self.rebuild = Some(Rebuild::new(compact_revision, leases, Cluster::decode(r)?));
             return Ok(());
         }
         let rebuild = self.rebuild.as_mut().ok_or(Malformed)?;

@@ -7,6 +7,8 @@
 use bytes::Bytes;
 
 use crate::kv::{Compare, Delete, Op, Put, RangeRequest, Relation, Target, Txn};
+use crate::membership::{decode_change, encode_change};
+use crate::peer::MemberChange;
 use crate::wire::{Malformed, Reader, Writer};
 
 /// The content of a log entry.
@@ -24,6 +26,7 @@ pub(crate) enum Command {
     LeaseRevoke {
         id: i64,
     },
+    Member(MemberChange),
     /// Does nothing: what a new leader commits first.
     Nothing,
 }
@@ -52,6 +55,10 @@ impl Command {
                 w.number(4);
                 w.signed(*id);
             }
+            Self::Member(change) => {
+                w.number(5);
+                encode_change(change, w);
+            }
         }
     }
 
@@ -62,6 +69,7 @@ impl Command {
             2 => Self::Compact { revision: r.signed()? },
             3 => Self::LeaseGrant { id: r.signed()?, ttl_seconds: r.signed()? },
             4 => Self::LeaseRevoke { id: r.signed()? },
+            5 => Self::Member(decode_change(r)?),
             _ => return Err(Malformed),
         })
     }

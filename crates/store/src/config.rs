@@ -22,7 +22,8 @@ pub struct Config {
     pub request_bytes_max: usize,
     /// Operations in one transaction, nested ones included.
     pub operations_max: usize,
-    /// Writes that are not answered yet may be so large together; further writers wait.
+    /// Writes of this member's clients that are not answered yet may be so large together, and as a quarter of the reserve;
+    /// further writers wait.
     pub in_flight_bytes_max: usize,
     /// Every interval the history is compacted to the revision that was newest one interval ago, so history reaches back
     /// between one and two intervals. `Duration::ZERO` turns automatic compaction off.
@@ -39,6 +40,15 @@ pub struct Config {
     pub tick_interval: Duration,
 }
 
+impl Config {
+    /// Bytes of writes under way that are really allowed: what is under way when the disk turns out to be full must fit into
+    /// the reserve, that of other members too.
+    pub(crate) fn in_flight_bytes(&self) -> usize {
+        let reserve = usize::try_from(self.reserve_bytes / 4).unwrap_or(usize::MAX);
+        if self.reserve_bytes == 0 { self.in_flight_bytes_max } else { self.in_flight_bytes_max.min(reserve) }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -50,13 +60,13 @@ impl Default for Config {
             // The API server accepts bodies of 3 MiB; the stored form may be a little larger.
             request_bytes_max: 4 << 20,
             operations_max: 1024,
-            in_flight_bytes_max: 64 << 20,
+            in_flight_bytes_max: 16 << 20,
             // The API server of Kubernetes compacts every 5 minutes; clients and the conformance suite count on it.
             compaction_interval: Duration::from_secs(300),
             history_revisions_max: 1_000_000,
             segment_bytes: 64 << 20,
             checkpoint_log_bytes: 32 << 20,
-            reserve_bytes: 16 << 20,
+            reserve_bytes: 64 << 20,
             tick_interval: Duration::from_millis(100),
         }
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use base::{ManualClock, Rng, SeededRng};
 use bytes::Bytes;
 use jiff::Timestamp;
+use raft::eraftpb::Entry;
 use tokio::sync::oneshot;
 
 use crate::checkpoint::{Job, write_checkpoint};
@@ -23,7 +24,10 @@ use crate::frame::Identity;
 use crate::kv::{Compare, Delete, Op, Put, Txn};
 use crate::log_worker::{LogRequest, LogWorker};
 use crate::machine::{Machine, Outcome};
+use crate::member::command_of;
 use crate::mvcc::State;
+use crate::peer::MemberInfo;
+use crate::proposal::ProposalId;
 use crate::record::{Record, decode_record, encode_command};
 use crate::recovery::{Recovered, recover};
 use crate::sim_disk::SimDisk;
@@ -36,8 +40,8 @@ const ME: Identity = Identity { cluster: 7, member: 1 };
 /// What must be true, across lives.
 #[derive(Default)]
 struct Oracle {
-    /// Commands at index 1, 2, ... as they were given to the log.
-    given: Vec<Command>,
+    /// Entries at index 2, 3, ... as they were given to the log.
+    given: Vec<Entry>,
     /// Newest revision that a client was told.
     acknowledged: i64,
     acknowledgements: u64,
@@ -46,18 +50,16 @@ struct Oracle {
 
 impl Oracle {
     fn check(&mut self, recovered: &Recovered) -> Result<(), String> {
-        let state = recovered.machine.state();
-        let len = usize::try_from(state.index).unwrap();
+        let committed = recovered.entries.iter().filter(|entry| entry.index <= recovered.vitals.commit);
+        let found = execute(recovered.state.clone(), committed);
+        let state = found.state();
+        let len = usize::try_from(state.index - 1).unwrap();
         if len > self.given.len() {
             return Err(format!("recovered {len} entries of {}", self.given.len()));
         }
         // What was given to the log and not acknowledged may be lost.
         self.given.truncate(len);
-        let mut model = Machine::new(State::new());
-        for (n, command) in self.given.iter().enumerate() {
-            model.apply(n as u64 + 1, 0, command).ok();
-        }
-        while model.clean_up(usize::MAX) {}
+        let model = execute(State::founded(&[MemberInfo { id: ME.member, ..MemberInfo::default() }]), &self.given);
         if state.revision < self.acknowledged {
             return Err(format!("revision {} was acknowledged, {} recovered", self.acknowledged, state.revision));
         }
@@ -65,10 +67,23 @@ impl Oracle {
     }
 }
 
+fn execute<'a>(state: State, entries: impl IntoIterator<Item = &'a Entry>) -> Machine {
+    let mut machine = Machine::new(state);
+    for entry in entries {
+        let id = ProposalId::decode(&entry.context).ok();
+        machine.apply((entry.index, entry.term), id.as_ref(), &command_of(entry).unwrap().0);
+    }
+    while machine.clean_up(usize::MAX) {}
+    machine
+}
+
 fn same(found: &State, expected: &State) -> Result<(), String> {
     let figures = |s: &State| (s.revision, s.compact_revision, s.live_keys, s.live_bytes, s.total_bytes);
     if figures(found) != figures(expected) {
         return Err(format!("figures {:?}, expected {:?}", figures(found), figures(expected)));
+    }
+    if found.cluster != expected.cluster {
+        return Err("members or sessions differ".into());
     }
     if found.leases != expected.leases {
         return Err("leases differ".into());
@@ -109,12 +124,12 @@ impl Life {
     fn begin(disk: &SimDisk, config: &Config, oracle: &mut Oracle) -> Result<Self, String> {
         let sim: Arc<dyn Disk> = Arc::new(disk.clone());
         let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
-        let mut recovered = recover(&sim, (None, None), ME).map_err(|error| error.to_string())?;
+        let mut recovered = recover(&sim, config, ME).map_err(|error| error.to_string())?;
         oracle.check(&recovered)?;
         let wal = Wal::new(Arc::clone(&sim), ME, config.segment_bytes, std::mem::take(&mut recovered.log_end));
-        let log = LogWorker::new(wal, clock.clone(), config.reserve_bytes);
-        let published = Published::new(recovered.machine.state().clone());
-        let driver = Driver::new(config.clone(), clock.clone(), recovered, published);
+        let log = LogWorker::new(wal, Arc::clone(&sim), clock.clone(), config.reserve_bytes);
+        let published = Published::new(recovered.state.clone());
+        let driver = Driver::new(config.clone(), clock.clone(), recovered, published, 1).unwrap();
         let (queue, replies) = (VecDeque::new(), Vec::new());
         Ok(Self { disk: sim, clock, driver, log, queue, checkpoint: None, replies, broken: false })
     }
@@ -131,13 +146,15 @@ impl Life {
         }
         for output in self.driver.flush() {
             match output {
-                Output::Append { epoch, batch } => {
+                Output::Append(batch) => {
                     note(&batch.records, oracle);
-                    self.queue.push_back(LogRequest::Append { epoch, batch });
+                    self.queue.push_back(LogRequest::Append(batch));
                 }
                 Output::HoldReserve => self.queue.push_back(LogRequest::HoldReserve),
                 Output::ReleaseReserve => self.queue.push_back(LogRequest::ReleaseReserve),
                 Output::Checkpoint(job) => self.checkpoint = Some(job),
+                Output::Members(_) => {}
+                other => panic!("a member that is alone wants {other:?}"),
             }
         }
         self.collect(oracle);
@@ -145,7 +162,7 @@ impl Life {
 
     fn propose(&mut self, command: Command) {
         let (reply, answer) = oneshot::channel();
-        let body = encode_command(&command);
+        let body = encode_command(&command).into();
         self.driver.handle(Message::Propose { command, body, permit: None, reply });
         self.replies.push(answer);
     }
@@ -185,12 +202,12 @@ impl Life {
     }
 }
 
-/// Notes the entries of a batch; one at a known index replaces what was withdrawn.
+/// Notes the entries of a batch.
 fn note(records: &[Vec<u8>], oracle: &mut Oracle) {
     for record in records {
-        if let Ok(Some(Record::Entry { index, command, .. })) = decode_record(&mut Reader(record), 0) {
-            oracle.given.truncate(index as usize - 1);
-            oracle.given.push(command);
+        if let Ok(Record::Entry(entry)) = decode_record(&mut Reader(record), 0) {
+            assert_eq!(entry.index, oracle.given.len() as u64 + 2);
+            oracle.given.push(entry);
         }
     }
 }
@@ -250,7 +267,7 @@ fn run(seed: u64, lives: u32, disk: &SimDisk) -> Result<Oracle, String> {
         }
         disk.crash(&mut rng);
     }
-    let recovered = recover(&(Arc::new(disk.clone()) as Arc<dyn Disk>), (None, None), ME).map_err(|e| e.to_string())?;
+    let recovered = recover(&(Arc::new(disk.clone()) as Arc<dyn Disk>), &config(), ME).map_err(|e| e.to_string())?;
     oracle.check(&recovered)?;
     Ok(oracle)
 }
@@ -302,7 +319,7 @@ fn a_flipped_bit_is_noticed_or_harmless() {
         let name = &names[rng.below(names.len() as u64) as usize];
         let len = disk.content(name).unwrap().len() as u64;
         disk.flip_bit(name, rng.below(len.max(1)) as usize, rng.below(8) as u8);
-        match recover(&(Arc::new(disk.clone()) as Arc<dyn Disk>), (None, None), ME) {
+        match recover(&(Arc::new(disk.clone()) as Arc<dyn Disk>), &config(), ME) {
             Err(_) => refused += 1,
             Ok(recovered) => {
                 // Damage in the very last batch can't be told from a torn write: that batch alone may be missing.

@@ -39,7 +39,7 @@ pub enum KvError {
     /// way is unknown.
     #[error("store stopped: {reason}")]
     Stopped { reason: Arc<str> },
-    /// A remote store could not be asked. The outcome of a write is unknown.
+    /// The cluster (or a remote store) did not answer in time, or has no leader. The outcome of a write is unknown.
     #[error("store unavailable: {reason}")]
     Unavailable { reason: Arc<str> },
 }
@@ -74,6 +74,9 @@ pub enum OpenError {
     /// Part of the log is not there.
     #[error("the log is incomplete: entries {first_missing} to {last_missing} are missing before {file}")]
     Gap { file: String, first_missing: u64, last_missing: u64 },
+    /// Raft's library does not accept what was recovered.
+    #[error("the log and the membership in the data directory don't fit together: {detail}")]
+    Consensus { detail: Arc<str> },
     /// The operating system has no thread to give.
     #[error("cannot start the thread {name}")]
     Thread {

@@ -18,7 +18,7 @@ const FRAME_HEADER_LEN: usize = 20;
 const MAGIC: [u8; 4] = *b"\xf5HF\x0a";
 const FILE_MAGIC: [u8; 8] = *b"Holdfast";
 /// Format of the files that this version writes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Whose file it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -81,10 +81,12 @@ impl Space {
         Ok(())
     }
 
-    pub(crate) fn disk_is_full(&mut self, detail: Arc<str>, now: Duration) {
-        self.full = Some(detail);
-        self.held = false;
+    /// The log has found the disk full. Returns whether there may be a reserve to give back.
+    pub(crate) fn disk_is_full(&mut self, detail: Arc<str>, now: Duration) -> bool {
+        let is_news = self.full.replace(detail).is_none();
+        let may_hold = std::mem::take(&mut self.held) || is_news;
         self.retry_at = now + RETRY;
+        may_hold
     }
 
     /// The outcome of an attempt to take the reserve.

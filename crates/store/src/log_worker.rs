@@ -2,15 +2,21 @@
 //!
 //! Synchronous; [`crate::threads`] gives it a thread of its own, simulations call [`LogWorker::run`] themselves. Everything
 //! that has queued up is written as one batch with one sync (group commit).
+//!
+//! Invariant: batches become durable in the order in which they were given. On a full disk they wait here, in that order, and
+//! are tried again with every later call: an entry that others have seen can't be taken back.
 
+use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt::Write;
 use std::sync::Arc;
 
 use base::Clock;
 
+use crate::checkpoint::adopt_checkpoint;
+use crate::disk::Disk;
 use crate::driver::LogReport;
-use crate::member::Unwritten;
+use crate::record::Batch;
 use crate::wal::{Wal, WalError};
 
 /// A batch is closed at this size; what is left over is the next batch.
@@ -19,7 +25,12 @@ const BATCH_BYTES: usize = 16 << 20;
 /// What the log is asked to do.
 #[derive(Debug)]
 pub(crate) enum LogRequest {
-    Append { epoch: u64, batch: Unwritten },
+    Append(Batch),
+    /// The snapshot in this file takes the place of everything before it; the log goes on behind it.
+    Install {
+        file: String,
+        index: u64,
+    },
     HoldReserve,
     ReleaseReserve,
 }
@@ -27,77 +38,101 @@ pub(crate) enum LogRequest {
 /// Owner of the log.
 pub(crate) struct LogWorker {
     wal: Wal,
+    disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     reserve_bytes: u64,
-    /// Batches of this epoch and earlier ones are void: one before them was refused.
-    void_epoch: Option<u64>,
+    /// What could not be written yet.
+    queue: VecDeque<LogRequest>,
+    broken: bool,
 }
 
 impl LogWorker {
-    pub(crate) fn new(wal: Wal, clock: Arc<dyn Clock>, reserve_bytes: u64) -> Self {
-        Self { wal, clock, reserve_bytes, void_epoch: None }
+    pub(crate) fn new(wal: Wal, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, reserve_bytes: u64) -> Self {
+        Self { wal, disk, clock, reserve_bytes, queue: VecDeque::new(), broken: false }
     }
 
-    /// Does what has been asked for, in order.
+    /// Does what has been asked for, in order, and tries again what waits.
     pub(crate) fn run(&mut self, requests: Vec<LogRequest>, report: &mut dyn FnMut(LogReport)) {
-        let mut group: Option<(u64, Unwritten)> = None;
+        let mut hold = false;
         for request in requests {
-            let (epoch, batch) = match request {
-                LogRequest::Append { epoch, batch } => (epoch, batch),
-                LogRequest::HoldReserve => {
-                    let held = self.wal.hold_reserve(self.reserve_bytes);
-                    report(LogReport::Reserved(held.is_ok()));
-                    continue;
-                }
-                LogRequest::ReleaseReserve => {
-                    self.wal.release_reserve();
-                    continue;
-                }
-            };
-            match &mut group {
-                Some((of, all)) if *of == epoch && size(&all.records) < BATCH_BYTES => {
-                    all.last_index = batch.last_index;
-                    all.records.extend(batch.records);
-                }
-                _ => {
-                    if let Some((epoch, batch)) = group.replace((epoch, batch)) {
-                        self.append(epoch, batch, report);
-                    }
-                }
+            match request {
+                LogRequest::HoldReserve => hold = true,
+                LogRequest::ReleaseReserve => self.wal.release_reserve(),
+                request => self.queue.push_back(request),
             }
         }
-        if let Some((epoch, batch)) = group {
-            self.append(epoch, batch, report);
+        while !self.broken && self.next_group(report) {}
+        if hold {
+            // What waits for space comes first.
+            let held = self.queue.is_empty() && self.wal.hold_reserve(self.reserve_bytes).is_ok();
+            report(LogReport::Reserved(held));
         }
     }
 
-    fn append(&mut self, epoch: u64, batch: Unwritten, report: &mut dyn FnMut(LogReport)) {
-        if self.void_epoch.is_some_and(|void| epoch <= void) {
-            return;
+    /// Writes the next batches with one sync. `false`: there is nothing to write, or no room for it.
+    fn next_group(&mut self, report: &mut dyn FnMut(LogReport)) -> bool {
+        if let Some(LogRequest::Install { .. }) = self.queue.front() {
+            return self.install(report);
+        }
+        let mut bytes = 0;
+        let batches = self.queue.iter().take_while(|request| match request {
+            LogRequest::Append(batch) if bytes < BATCH_BYTES => {
+                bytes += batch.records.iter().map(Vec::len).sum::<usize>();
+                true
+            }
+            _ => false,
+        });
+        let count = batches.count();
+        // If all of them don't fit, the first may.
+        count > 0 && (self.append(count, count == 1, report) || count > 1 && self.append(1, true, report))
+    }
+
+    fn append(&mut self, count: usize, is_last_attempt: bool, report: &mut dyn FnMut(LogReport)) -> bool {
+        if self.broken {
+            return false;
         }
         let began = self.clock.monotonic();
-        match self.wal.append(batch.first_index, &batch.records) {
-            Ok(bytes) => report(LogReport::Durable {
-                last_index: batch.last_index,
-                entries: batch.last_index - batch.first_index + 1,
-                bytes,
-                took: self.clock.monotonic().saturating_sub(began),
-            }),
+        let group: Vec<&Batch> = self.queue.iter().take(count).filter_map(LogRequest::batch).collect();
+        let (Some(first), Some(last)) = (group.first(), group.last()) else { return false };
+        let (entries, ticket) = (group.iter().map(|batch| batch.entries).sum(), last.ticket);
+        match self.wal.append(first.first_index, group.iter().flat_map(|batch| &batch.records)) {
+            Ok(bytes) => {
+                let took = self.clock.monotonic().saturating_sub(began);
+                report(LogReport::Durable { ticket, entries, bytes, took });
+                self.queue.drain(..count);
+                true
+            }
             Err(error @ WalError::Full(_)) => {
-                self.void_epoch = Some(epoch);
-                let detail = chain(&error).into();
-                report(LogReport::Full { epoch, first_index: batch.first_index, detail });
+                if is_last_attempt {
+                    report(LogReport::Full { detail: chain(&error).into() });
+                }
+                false
             }
-            Err(error) => {
-                self.void_epoch = Some(u64::MAX);
-                report(LogReport::Broken { reason: chain(&error).into() });
-            }
+            Err(error) => self.stop(&error, report),
         }
+    }
+
+    fn install(&mut self, report: &mut dyn FnMut(LogReport)) -> bool {
+        let Some(LogRequest::Install { file, index }) = self.queue.front() else { return false };
+        if let Err(error) = adopt_checkpoint(self.disk.as_ref(), file, *index) {
+            return self.stop(&error, report);
+        }
+        self.wal.restart();
+        self.queue.pop_front();
+        true
+    }
+
+    fn stop(&mut self, error: &dyn Error, report: &mut dyn FnMut(LogReport)) -> bool {
+        self.broken = true;
+        report(LogReport::Broken { reason: chain(error).into() });
+        false
     }
 }
 
-fn size(records: &[Vec<u8>]) -> usize {
-    records.iter().map(Vec::len).sum()
+impl LogRequest {
+    fn batch(&self) -> Option<&Batch> {
+        if let Self::Append(batch) = self { Some(batch) } else { None }
+    }
 }
 
 /// An error and its causes in one line.

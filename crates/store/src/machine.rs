@@ -14,7 +14,10 @@ use imbl::Vector;
 use crate::command::Command;
 use crate::error::KvError;
 use crate::kv::{KeyValue, LeaseGranted, Op, OpResult, Put, RangeRequest, Txn, TxnResponse};
+use crate::membership::Cluster;
 use crate::mvcc::{State, Version, Versions};
+use crate::peer::{MemberChangeError, MemberInfo};
+use crate::proposal::ProposalId;
 use crate::txn::{Chosen, Step, choose};
 use crate::watch::{Event, EventKind};
 
@@ -23,6 +26,7 @@ use crate::watch::{Event, EventKind};
 pub(crate) enum Outcome {
     Txn(TxnResponse),
     Granted(LeaseGranted),
+    Members(Result<Vec<MemberInfo>, MemberChangeError>),
     Done,
 }
 
@@ -56,16 +60,35 @@ impl Machine {
         self.attached.get(&lease).map(|keys| keys.iter().cloned().collect()).unwrap_or_default()
     }
 
-    /// Executes the entry at `index`.
-    pub(crate) fn apply(&mut self, index: u64, term: u64, command: &Command) -> Result<Outcome, KvError> {
+    /// Executes the entry at a position (index, term). `None`: it is a copy of one that was executed before, and changes
+    /// nothing.
+    pub(crate) fn apply(
+        &mut self,
+        (index, term): (u64, u64),
+        id: Option<&ProposalId>,
+        command: &Command,
+    ) -> Option<Result<Outcome, KvError>> {
         self.state.index = index;
         self.state.term = term;
+        if let Some(id) = id
+            && !(self.state.cluster.contains(id.member) && self.state.cluster.sessions.settle(id))
+        {
+            return None;
+        }
+        Some(self.execute(index, command))
+    }
+
+    fn execute(&mut self, index: u64, command: &Command) -> Result<Outcome, KvError> {
         match command {
             Command::Nothing => Ok(Outcome::Done),
             Command::Txn(txn) => self.apply_txn(txn).map(Outcome::Txn),
             Command::Compact { revision } => self.apply_compact(*revision),
             Command::LeaseGrant { id, ttl_seconds } => self.apply_grant(index, *id, *ttl_seconds),
             Command::LeaseRevoke { id } => self.apply_revoke(*id),
+            Command::Member(change) => {
+                let cluster = &mut self.state.cluster;
+                Ok(Outcome::Members(cluster.apply(change).map(|()| cluster.list())))
+            }
         }
     }
 
@@ -286,8 +309,8 @@ pub(crate) struct Rebuild {
 }
 
 impl Rebuild {
-    pub(crate) fn new(compact_revision: i64, leases: imbl::OrdMap<i64, i64>) -> Self {
-        let state = State { compact_revision, revision: compact_revision.max(1), leases, ..State::new() };
+    pub(crate) fn new(compact_revision: i64, leases: imbl::OrdMap<i64, i64>, cluster: Cluster) -> Self {
+        let state = State { compact_revision, revision: compact_revision.max(1), leases, cluster, ..State::new() };
         Self { state }
     }
 

@@ -1,50 +1,105 @@
-//! Consensus: propose -> persist -> commit -> apply, as separate steps with Raft's positions.
+//! Consensus: Raft's library with this store's rules on what waits for the disk.
 //!
-//! One member now: what is durable here is committed. The shape is Raft's, so that a Raft library takes this struct's place
-//! without the driver noticing: entries are handed out for persisting, persistence is reported back asynchronously, and
-//! committed entries are taken out for application. Pure: no IO, no clock.
+//! Messages, ticks and reports of the log in; what is to be written, sent and applied out ([`Effects`]). Pure: no IO and no
+//! clock; the only randomness is a hash of the seed. One member alone is Raft with one voter.
 //!
-//! Invariant: `applied <= committed <= persisted <= last` (with several members, `committed` may overtake `persisted`).
+//! Rules on durability:
+//! - An acknowledgement of entries, a vote and a request for votes leave only when everything before them is durable here.
+//!   Answers that promise nothing about this disk (heartbeats, reads, pre-votes, rejections) leave at once.
+//! - What a majority has made durable is applied even if this disk is behind: the library, which applies only what it is told
+//!   is persisted, is told so as soon as an entry is committed. Its commitment is by others then, so no quorum changes. Term
+//!   and vote may be behind as well: what depends on them is held back here. A snapshot is never acknowledged early.
+//!
+//! Invariant: `persisted()` is what is durable here; nobody else is ever told more.
 
 use std::collections::VecDeque;
 
+use protobuf::Message as _;
+use raft::eraftpb::{ConfChange, ConfState, Entry, EntryType, HardState, Message, MessageType};
+use raft::{Config, RawNode, ReadState, SnapshotStatus, StateRole};
+
 use crate::command::Command;
-use crate::record::{encode_entry, encode_hard_state};
+use crate::peer::MemberChange;
+use crate::raft_log::RaftLog;
+use crate::record::{Batch, Vitals, decode_command, encode_entry, encode_vitals};
+use crate::recovery::Recovered;
 
-/// This member's view of the log.
-#[derive(Debug)]
+/// Ticks without a word from the leader until an election: one to two seconds of 20 ms ticks.
+pub(crate) const ELECTION_TICKS: usize = 50;
+/// Ticks between heartbeats.
+const HEARTBEAT_TICKS: usize = 5;
+/// Entries of one message, in bytes; one entry at least.
+const MESSAGE_BYTES: u64 = 1 << 20;
+/// Messages under way to one member. A member whose disk is stuck acknowledges none of them and needs them all the same.
+const MESSAGES_IN_FLIGHT: usize = 16 << 10;
+/// Committed entries that are handed out at a time, in bytes.
+const COMMITTED_BYTES: u64 = 16 << 20;
+/// So much may wait for this disk. Then the member takes no more entries until the disk has caught up.
+const UNDURABLE_ENTRIES_MAX: u64 = 200_000;
+const UNDURABLE_BYTES_MAX: usize = 128 << 20;
+/// Applied entries that are kept for members that were away for a moment.
+const KEPT_ENTRIES: usize = 20_000;
+const KEPT_BYTES: usize = 32 << 20;
+/// While a snapshot is under way, the log behind it is kept up to so many bytes.
+const KEPT_BYTES_FOR_SNAPSHOT: usize = 256 << 20;
+
+/// This member's part in the cluster.
 pub(crate) struct Member {
-    id: u64,
-    term: u64,
-    last: u64,
+    me: u64,
+    run: u64,
+    seed: u64,
+    node: RawNode<RaftLog>,
+    /// What is not durable here yet, oldest first.
+    undurable: VecDeque<Undurable>,
+    /// Of those, so many are acknowledged to the library.
+    acknowledged: usize,
+    undurable_entries: u64,
+    undurable_bytes: usize,
     persisted: u64,
-    committed: u64,
-    applied: u64,
-    /// Entries `applied + 1 ..= last`.
-    unapplied: VecDeque<Entry>,
-    /// Records that the log has not been given yet.
-    unwritten: Vec<Vec<u8>>,
-    first_unwritten: u64,
+    /// Position of the newest snapshot under way to another member.
+    snapshot_under_way: Option<u64>,
+    rules: Rules,
 }
 
-/// A proposed command at its position.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) index: u64,
-    pub(crate) term: u64,
-    pub(crate) command: Command,
+/// What a negative control of the tests breaks. All true in earnest.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    /// Apply what others have made durable.
+    pub(crate) apply_before_durable: bool,
+    /// Hold votes and acknowledgements back.
+    pub(crate) hold_messages: bool,
 }
 
-/// Records to be made durable together.
-#[derive(Debug)]
-pub(crate) struct Unwritten {
-    pub(crate) first_index: u64,
-    pub(crate) last_index: u64,
-    pub(crate) records: Vec<Vec<u8>>,
+/// A step of the library that has not reached the disk.
+struct Undurable {
+    ticket: u64,
+    /// Position of its last entry.
+    last: Option<u64>,
+    entries: u64,
+    bytes: usize,
+    /// It is a snapshot as of this position.
+    snapshot: Option<u64>,
+    /// Nothing of it goes to the disk; it only waits for those before it.
+    is_written: bool,
+    messages: Vec<Message>,
+}
+
+/// What a step wants done.
+#[derive(Default)]
+pub(crate) struct Effects {
+    pub(crate) batch: Option<Batch>,
+    /// The snapshot as of this position was accepted and must become this member's log: ticket and position. The batch
+    /// follows it.
+    pub(crate) snapshot: Option<(u64, u64)>,
+    /// To other members, now.
+    pub(crate) messages: Vec<Message>,
+    /// To be applied, in order.
+    pub(crate) committed: Vec<Entry>,
+    pub(crate) reads: Vec<ReadState>,
 }
 
 /// Raft's positions, for status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Positions {
     pub(crate) term: u64,
     pub(crate) last: u64,
@@ -53,110 +108,488 @@ pub(crate) struct Positions {
     pub(crate) applied: u64,
 }
 
+/// Another member as the leader sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PeerProgress {
+    pub(crate) id: u64,
+    pub(crate) matched: u64,
+    pub(crate) is_active: bool,
+    pub(crate) is_learner: bool,
+    pub(crate) gets_snapshot: bool,
+}
+
 impl Member {
-    /// Goes on after recovery as the leader of a new term. `id` is whom it votes for: itself.
-    pub(crate) fn new(recovered_term: u64, applied: u64, id: u64) -> Self {
-        let term = recovered_term + 1;
-        Self {
-            id,
-            term,
-            last: applied,
-            persisted: applied,
-            committed: applied,
-            applied,
-            unapplied: VecDeque::new(),
-            // The term is durable with the first entry of the term, never after it.
-            unwritten: vec![encode_hard_state(term, id, applied)],
-            first_unwritten: applied + 1,
-        }
+    /// Goes on after recovery. `seed` scatters the election timeouts.
+    pub(crate) fn new(recovered: &mut Recovered, seed: u64) -> Result<Self, raft::Error> {
+        let me = recovered.identity.member;
+        let vitals = recovered.vitals;
+        let state = &recovered.state;
+        let mut hard_state = HardState::default();
+        (hard_state.term, hard_state.vote, hard_state.commit) = (vitals.term, vitals.vote, vitals.commit);
+        let entries = std::mem::take(&mut recovered.entries);
+        let log = RaftLog::new((state.index, state.term), state.cluster.conf_state(), entries, hard_state);
+        let persisted = log.last();
+        let config = Config {
+            id: me,
+            election_tick: ELECTION_TICKS,
+            heartbeat_tick: HEARTBEAT_TICKS,
+            applied: state.index,
+            max_size_per_msg: MESSAGE_BYTES,
+            max_inflight_msgs: MESSAGES_IN_FLIGHT,
+            check_quorum: true,
+            pre_vote: true,
+            max_committed_size_per_ready: COMMITTED_BYTES,
+            ..Config::default()
+        };
+        // What matters of the library's own log is told by the driver.
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let mut member = Self {
+            me,
+            run: vitals.run + 1,
+            seed,
+            node: RawNode::new(&config, log, &logger)?,
+            undurable: VecDeque::new(),
+            acknowledged: 0,
+            undurable_entries: 0,
+            undurable_bytes: 0,
+            persisted,
+            snapshot_under_way: None,
+            rules: Rules { apply_before_durable: true, hold_messages: true },
+        };
+        member.scatter_timeout();
+        Ok(member)
     }
 
-    /// Appends a command. Returns its index.
-    pub(crate) fn propose(&mut self, command: Command, encoded: &[u8]) -> u64 {
-        self.last += 1;
-        self.unwritten.push(encode_entry(self.last, self.term, encoded));
-        self.unapplied.push_back(Entry { index: self.last, term: self.term, command });
-        self.last
+    /// How often this member was started.
+    pub(crate) fn run(&self) -> u64 {
+        self.run
     }
 
-    /// What is to be made durable now, if there is an entry.
-    pub(crate) fn take_unwritten(&mut self) -> Option<Unwritten> {
-        if self.first_unwritten > self.last {
-            return None;
-        }
-        let (first_index, last_index) = (self.first_unwritten, self.last);
-        self.first_unwritten = self.last + 1;
-        Some(Unwritten { first_index, last_index, records: std::mem::take(&mut self.unwritten) })
+    /// What the next batch must say besides the entries.
+    pub(crate) fn vitals(&self) -> Vitals {
+        let hard_state = self.node.raft.hard_state();
+        Vitals { term: hard_state.term, vote: hard_state.vote, commit: hard_state.commit, run: self.run }
     }
 
-    /// Entries up to `index` are durable here; a quorum of one commits them.
-    pub(crate) fn persisted(&mut self, index: u64) {
-        self.persisted = self.persisted.max(index);
-        self.committed = self.persisted;
+    pub(crate) fn is_leader(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
     }
 
-    /// The log refused the entry at `first` and all after it. They never happened: nobody else has seen them.
-    pub(crate) fn withdraw(&mut self, first: u64) -> VecDeque<Entry> {
-        let kept = self.unapplied.partition_point(|entry| entry.index < first);
-        let withdrawn = self.unapplied.split_off(kept);
-        self.last = first - 1;
-        self.first_unwritten = first;
-        self.unwritten = vec![encode_hard_state(self.term, self.id, self.committed)];
-        withdrawn
+    /// Leads, and has applied everything that earlier leaders had committed.
+    pub(crate) fn is_ready_leader(&self) -> bool {
+        self.is_leader() && self.node.raft.apply_to_current_term()
     }
 
-    /// The next committed entry that has not been applied; it counts as applied.
-    pub(crate) fn next_committed(&mut self) -> Option<Entry> {
-        if self.applied >= self.committed {
-            return None;
-        }
-        self.applied += 1;
-        self.unapplied.pop_front()
+    pub(crate) fn leader(&self) -> u64 {
+        self.node.raft.leader_id
+    }
+
+    pub(crate) fn term(&self) -> u64 {
+        self.node.raft.term
+    }
+
+    pub(crate) fn is_transferring(&self) -> bool {
+        self.node.raft.lead_transferee.is_some()
+    }
+
+    pub(crate) fn has_pending_change(&self) -> bool {
+        self.node.raft.has_pending_conf()
+    }
+
+    /// Everything up to here is durable on this disk.
+    pub(crate) fn persisted(&self) -> u64 {
+        self.persisted
+    }
+
+    /// The disk is so far behind that nothing more is taken.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.undurable_entries > UNDURABLE_ENTRIES_MAX || self.undurable_bytes > UNDURABLE_BYTES_MAX
     }
 
     pub(crate) fn positions(&self) -> Positions {
-        let Self { term, last, persisted, committed, applied, .. } = *self;
-        Positions { term, last, persisted, committed, applied }
+        let log = &self.node.raft.raft_log;
+        Positions {
+            term: self.term(),
+            last: log.last_index(),
+            persisted: self.persisted,
+            committed: log.committed,
+            applied: log.applied,
+        }
+    }
+
+    /// The other members; empty unless this one leads.
+    pub(crate) fn progress(&self) -> Vec<PeerProgress> {
+        if !self.is_leader() {
+            return Vec::new();
+        }
+        let voters = self.node.raft.prs().conf().voters();
+        let mut peers: Vec<_> = self
+            .node
+            .raft
+            .prs()
+            .iter()
+            .filter(|(id, _)| **id != self.me)
+            .map(|(id, progress)| PeerProgress {
+                id: *id,
+                matched: progress.matched,
+                is_active: progress.recent_active,
+                is_learner: !voters.contains(*id),
+                gets_snapshot: progress.state == raft::ProgressState::Snapshot,
+            })
+            .collect();
+        peers.sort_by_key(|peer| peer.id);
+        peers
+    }
+
+    /// Appends entries, if this member leads. `false`: not now.
+    pub(crate) fn propose(&mut self, entries: Vec<Entry>) -> bool {
+        if !self.is_leader() || entries.is_empty() {
+            return false;
+        }
+        let mut message = Message { from: self.me, ..Message::default() };
+        message.set_msg_type(MessageType::MsgPropose);
+        message.set_entries(entries.into());
+        self.step_local(message)
+    }
+
+    /// Takes a message of another member.
+    pub(crate) fn step(&mut self, message: Message) {
+        if self.is_congested() && message.get_msg_type() == MessageType::MsgAppend && !message.entries.is_empty() {
+            return;
+        }
+        // What doesn't fit is repeated or was overtaken by events.
+        self.node.step(message).ok();
+        self.scatter_timeout();
+    }
+
+    fn step_local(&mut self, message: Message) -> bool {
+        let accepted = self.node.raft.step(message).is_ok();
+        self.scatter_timeout();
+        accepted
+    }
+
+    /// One tick of Raft's clock. `is_stuck`: this disk makes no progress, so the member must not run for leader.
+    pub(crate) fn tick(&mut self, is_stuck: bool) {
+        if is_stuck && !self.is_leader() {
+            self.node.raft.election_elapsed = 0;
+        }
+        self.node.tick();
+        self.scatter_timeout();
+    }
+
+    /// Runs for leader now: for a member that is the only voter.
+    pub(crate) fn campaign(&mut self) {
+        if self.undurable.is_empty() {
+            // Refused if it leads already.
+            self.node.campaign().ok();
+            self.scatter_timeout();
+        }
+    }
+
+    /// Asks for the position that a read must wait for; it comes back with `context` in [`Effects::reads`].
+    pub(crate) fn read_index(&mut self, context: Vec<u8>) {
+        self.node.read_index(context);
+    }
+
+    pub(crate) fn transfer(&mut self, to: u64) {
+        self.node.transfer_leader(to);
+    }
+
+    pub(crate) fn report_unreachable(&mut self, id: u64) {
+        self.node.report_unreachable(id);
+    }
+
+    pub(crate) fn report_snapshot(&mut self, id: u64, ok: bool) {
+        self.snapshot_under_way = None;
+        self.node.report_snapshot(id, if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure });
+    }
+
+    /// A snapshot as of this position is being sent: the log behind it is kept for a while.
+    pub(crate) fn snapshot_leaves(&mut self, index: u64) {
+        self.snapshot_under_way = Some(index);
+    }
+
+    /// A change of the configuration has been applied.
+    pub(crate) fn apply_conf_change(&mut self, change: &ConfChange) -> Result<(), raft::Error> {
+        self.node.apply_conf_change(change)?;
+        self.scatter_timeout();
+        Ok(())
+    }
+
+    /// The driver has applied everything up to `position` (index, term). `conf_state` if it has changed.
+    pub(crate) fn applied(&mut self, position: (u64, u64), conf_state: Option<ConfState>, is_alone: bool) {
+        self.node.advance_apply_to(position.0);
+        self.scatter_timeout();
+        let log = self.node.mut_store();
+        log.set_applied(position, conf_state);
+        match (is_alone, self.snapshot_under_way) {
+            // Who comes later gets a snapshot.
+            (true, _) => log.trim(0, 0, u64::MAX),
+            (false, None) => log.trim(KEPT_ENTRIES, KEPT_BYTES, u64::MAX),
+            (false, Some(index)) => {
+                log.trim(KEPT_ENTRIES, KEPT_BYTES, index);
+                log.trim(usize::MAX, KEPT_BYTES_FOR_SNAPSHOT, u64::MAX);
+            }
+        }
+    }
+
+    /// The next step, if there is something to do.
+    pub(crate) fn take_effects(&mut self) -> Option<Effects> {
+        self.acknowledge_committed();
+        if !self.node.has_ready() {
+            return None;
+        }
+        let mut ready = self.node.ready();
+        let ticket = ready.number();
+        let mut effects = Effects {
+            messages: ready.take_messages(),
+            committed: ready.take_committed_entries(),
+            reads: ready.take_read_states(),
+            ..Effects::default()
+        };
+        let mut held = Vec::new();
+        for message in ready.take_persisted_messages() {
+            let list =
+                if self.rules.hold_messages && depends_on_disk(&message) { &mut held } else { &mut effects.messages };
+            list.push(message);
+        }
+        let entries = ready.take_entries();
+        let mut snapshot = None;
+        if !ready.snapshot().is_empty() {
+            let head = ready.snapshot().get_metadata();
+            snapshot = Some(head.index);
+            self.node.mut_store().restart((head.index, head.term), head.get_conf_state().clone());
+            effects.snapshot = Some((ticket, head.index));
+        }
+        self.node.mut_store().append(&entries);
+        let must_write = ready.must_sync();
+        self.node.advance_append_async(ready);
+        let undurable = self.note(ticket, &entries, snapshot, !must_write, held);
+        if must_write {
+            effects.batch = Some(self.batch(ticket, &entries));
+        }
+        if undurable.is_written && self.undurable.is_empty() {
+            self.node.on_persist_ready(ticket);
+            effects.messages.extend(undurable.messages);
+        } else {
+            self.undurable.push_back(undurable);
+        }
+        Some(effects)
+    }
+
+    fn note(
+        &mut self,
+        ticket: u64,
+        entries: &[Entry],
+        snapshot: Option<u64>,
+        is_written: bool,
+        messages: Vec<Message>,
+    ) -> Undurable {
+        let bytes = entries.iter().map(|entry| entry.data.len()).sum();
+        let count = entries.len() as u64;
+        self.undurable_entries += count;
+        self.undurable_bytes += bytes;
+        let last = entries.last().map(|entry| entry.index);
+        Undurable { ticket, last, entries: count, bytes, snapshot, is_written, messages }
+    }
+
+    fn batch(&self, ticket: u64, entries: &[Entry]) -> Batch {
+        let first_index = entries.first().map_or(self.node.raft.raft_log.last_index() + 1, |entry| entry.index);
+        let mut records = vec![encode_vitals(&self.vitals())];
+        records.extend(entries.iter().map(encode_entry));
+        Batch { ticket, first_index, entries: entries.len() as u64, records }
+    }
+
+    /// A batch that says nothing new: it measures the disk.
+    pub(crate) fn probe(&self) -> Batch {
+        Batch { ticket: 0, ..self.batch(0, &[]) }
+    }
+
+    /// Everything up to this ticket is durable here. Returns the messages that waited for it.
+    pub(crate) fn durable(&mut self, ticket: u64) -> Vec<Message> {
+        let mut messages = Vec::new();
+        let mut number = None;
+        while let Some(done) = self.undurable.pop_front_if(|step| step.ticket <= ticket || step.is_written) {
+            number = Some(done.ticket);
+            self.acknowledged = self.acknowledged.saturating_sub(1);
+            self.undurable_entries -= done.entries;
+            self.undurable_bytes -= done.bytes;
+            if let Some(last) = done.last.or(done.snapshot) {
+                self.persisted = last;
+            }
+            messages.extend(done.messages);
+        }
+        if let Some(number) = number {
+            self.node.on_persist_ready(number);
+        }
+        messages
+    }
+
+    /// Tells the library of what is committed, and so durable on a majority, as if it were durable here.
+    fn acknowledge_committed(&mut self) {
+        if !self.rules.apply_before_durable {
+            return;
+        }
+        let committed = self.node.raft.raft_log.committed;
+        let mut number = None;
+        while let Some(step) = self.undurable.get(self.acknowledged) {
+            if step.snapshot.is_some() || step.last.is_some_and(|last| last > committed) {
+                break;
+            }
+            number = Some(step.ticket);
+            self.acknowledged += 1;
+        }
+        if let Some(number) = number {
+            self.node.on_persist_ready(number);
+        }
+    }
+
+    /// The library draws its election timeouts from the machine's entropy; these come from the seed instead.
+    fn scatter_timeout(&mut self) {
+        let mut rng = base::SeededRng::new(self.seed ^ self.me.rotate_left(17) ^ self.term().rotate_left(40));
+        let extra = base::Rng::below(&mut rng, ELECTION_TICKS as u64) as usize;
+        if self.node.raft.randomized_election_timeout() != ELECTION_TICKS + extra {
+            self.node.raft.set_randomized_election_timeout(ELECTION_TICKS + extra);
+        }
+    }
+}
+
+/// Whether a message of a member that does not lead promises something about this disk.
+fn depends_on_disk(message: &Message) -> bool {
+    match message.get_msg_type() {
+        MessageType::MsgAppendResponse => !message.reject,
+        MessageType::MsgRequestVote | MessageType::MsgRequestVoteResponse => true,
+        _ => false,
+    }
+}
+
+/// The entry of a change that Raft itself must know of: the command lies in the change.
+pub(crate) fn conf_change_entry(mut change: ConfChange, command: &[u8]) -> Option<Entry> {
+    change.context = command.to_vec().into();
+    let mut entry = Entry { data: change.write_to_bytes().ok()?.into(), ..Entry::default() };
+    entry.set_entry_type(EntryType::EntryConfChange);
+    Some(entry)
+}
+
+/// What an entry says: its command, and the change of Raft's configuration that belongs to it.
+pub(crate) fn command_of(entry: &Entry) -> Option<(Command, Option<ConfChange>)> {
+    if entry.get_entry_type() == EntryType::EntryNormal {
+        return Some((decode_command(&entry.data).ok()?, None));
+    }
+    let mut change = ConfChange::default();
+    change.merge_from_bytes(&entry.data).ok()?;
+    let command = decode_command(&change.context).ok()?;
+    Some((command, Some(change)))
+}
+
+/// The change of the membership that an entry makes, if it makes one.
+pub(crate) fn conf_change_of(entry: &Entry) -> Option<MemberChange> {
+    if entry.get_entry_type() == EntryType::EntryNormal {
+        return None;
+    }
+    match command_of(entry)? {
+        (Command::Member(change), _) => Some(change),
+        _ => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::Identity;
+    use crate::mvcc::State;
+    use crate::peer::MemberInfo;
 
-    fn drain(member: &mut Member) -> Vec<u64> {
-        std::iter::from_fn(|| member.next_committed()).map(|entry| entry.index).collect()
+    fn member(me: u64, voters: &[u64]) -> Member {
+        let members: Vec<_> = voters.iter().map(|id| MemberInfo { id: *id, ..MemberInfo::default() }).collect();
+        let mut recovered = Recovered {
+            identity: Identity { cluster: 1, member: me },
+            state: State::founded(&members),
+            entries: Vec::new(),
+            vitals: Vitals { term: 1, commit: 1, ..Vitals::default() },
+            log_end: (None, 1),
+            log_bytes: 0,
+            checkpoint_bytes: 0,
+        };
+        Member::new(&mut recovered, 7).unwrap()
     }
 
-    #[test]
-    fn an_entry_is_applied_only_after_it_is_persisted() {
-        let mut member = Member::new(4, 10, 1);
-        assert!(member.take_unwritten().is_none());
-        member.propose(Command::Nothing, &[0]);
-        member.propose(Command::Nothing, &[0]);
-        let batch = member.take_unwritten().unwrap();
-        assert_eq!((batch.first_index, batch.last_index, batch.records.len()), (11, 12, 3));
-        assert_eq!(drain(&mut member), [0; 0]);
-        member.persisted(11);
-        assert_eq!(drain(&mut member), [11]);
-        member.persisted(12);
-        assert_eq!(drain(&mut member), [12]);
-        assert_eq!(member.positions(), Positions { term: 5, last: 12, persisted: 12, committed: 12, applied: 12 });
+    fn entry() -> Entry {
+        Entry { data: "x".into(), ..Entry::default() }
     }
 
-    #[test]
-    fn a_withdrawn_position_is_used_again() {
-        let mut member = Member::new(0, 0, 1);
-        for _ in 0..3 {
-            member.propose(Command::Nothing, &[0]);
+    /// All effects at hand: tickets to write, positions to apply, types of messages to send.
+    fn drain(member: &mut Member) -> (Vec<u64>, Vec<u64>, Vec<MessageType>) {
+        let mut all = (Vec::new(), Vec::new(), Vec::new());
+        while let Some(effects) = member.take_effects() {
+            all.0.extend(effects.batch.map(|batch| batch.ticket));
+            all.2.extend(effects.messages.iter().map(Message::get_msg_type));
+            if let Some(last) = effects.committed.last() {
+                all.1.extend(effects.committed.iter().map(|entry| entry.index));
+                member.applied((last.index, last.term), None, false);
+            }
         }
-        member.take_unwritten();
-        member.persisted(1);
-        member.withdraw(2);
-        assert_eq!(member.propose(Command::Nothing, &[0]), 2);
-        let batch = member.take_unwritten().unwrap();
-        assert_eq!((batch.first_index, batch.last_index), (2, 2));
-        member.persisted(2);
-        assert_eq!(drain(&mut member), [1, 2]);
+        all
+    }
+
+    #[test]
+    fn a_single_voter_leads_at_once_and_applies_what_is_durable() {
+        let mut member = member(1, &[1]);
+        member.campaign();
+        assert!(member.is_leader());
+        let (tickets, applied, _) = drain(&mut member);
+        assert_eq!((tickets.len(), applied), (1, vec![]));
+        member.durable(tickets[0]);
+        assert_eq!(drain(&mut member).1, [2]);
+        assert!(member.is_ready_leader());
+        assert!(member.propose(vec![entry(), entry()]));
+        let (tickets, applied, _) = drain(&mut member);
+        assert_eq!(applied, [0; 0]);
+        member.durable(tickets[0]);
+        assert_eq!(drain(&mut member).1, [3, 4]);
+        assert_eq!(member.persisted(), 4);
+    }
+
+    fn append(commit: u64, entries: &[u64]) -> Message {
+        let mut message =
+            Message { from: 2, to: 1, term: 2, index: entries[0] - 1, log_term: 1, commit, ..Message::default() };
+        message.log_term = if entries[0] == 2 { 1 } else { 2 };
+        message.set_msg_type(MessageType::MsgAppend);
+        let entries: Vec<_> = entries.iter().map(|index| Entry { index: *index, term: 2, ..entry() }).collect();
+        message.set_entries(entries.into());
+        message
+    }
+
+    #[test]
+    fn a_follower_applies_what_others_have_committed_and_acknowledges_what_it_has() {
+        let mut member = member(1, &[1, 2, 3]);
+        member.step(append(1, &[2, 3]));
+        let (first, applied, messages) = drain(&mut member);
+        assert_eq!((first.len(), applied, messages), (1, vec![], vec![]), "nothing leaves before the disk has it");
+        member.step(append(3, &[4]));
+        let (second, applied, messages) = drain(&mut member);
+        assert_eq!((applied, messages), (vec![2, 3], vec![]), "the others have made it durable");
+        assert_eq!(member.persisted(), 1);
+        let acknowledgements = member.durable(first[0]);
+        assert_eq!(acknowledgements.iter().map(|m| m.index).collect::<Vec<_>>(), [3]);
+        let acknowledgements = member.durable(second[0]);
+        assert_eq!(acknowledgements.iter().map(|m| m.index).collect::<Vec<_>>(), [4]);
+        assert_eq!(member.persisted(), 4);
+    }
+
+    #[test]
+    fn a_vote_waits_for_the_disk_and_a_heartbeat_does_not() {
+        let mut member = member(1, &[1, 2, 3]);
+        let mut vote = Message { from: 3, to: 1, term: 2, index: 1, log_term: 1, ..Message::default() };
+        vote.set_msg_type(MessageType::MsgRequestVote);
+        member.step(vote);
+        let (tickets, _, messages) = drain(&mut member);
+        assert_eq!(messages, []);
+        let mut heartbeat = Message { from: 3, to: 1, term: 2, ..Message::default() };
+        heartbeat.set_msg_type(MessageType::MsgHeartbeat);
+        member.step(heartbeat);
+        assert_eq!(drain(&mut member).2, [MessageType::MsgHeartbeatResponse]);
+        let released = member.durable(tickets[0]);
+        assert_eq!(released[0].get_msg_type(), MessageType::MsgRequestVoteResponse);
     }
 }

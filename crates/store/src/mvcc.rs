@@ -16,6 +16,8 @@ use imbl::{OrdMap, Vector};
 
 use crate::error::KvError;
 use crate::kv::{KeyValue, RangeRequest, RangeResponse, is_unbounded};
+use crate::membership::Cluster;
+use crate::peer::MemberInfo;
 use crate::watch::Event;
 
 /// Memory that one version takes beside its payload: the shared record, the two byte handles and their headers, and its
@@ -32,6 +34,8 @@ pub(crate) struct State {
     pub(crate) compact_revision: i64,
     /// Lease id -> granted time to live in seconds.
     pub(crate) leases: OrdMap<i64, i64>,
+    /// Who the members are, and which of their proposals are settled.
+    pub(crate) cluster: Cluster,
     /// Position of the last applied entry.
     pub(crate) index: u64,
     pub(crate) term: u64,
@@ -73,12 +77,19 @@ impl State {
             revision: 1,
             compact_revision: 0,
             leases: OrdMap::new(),
+            cluster: Cluster::default(),
             index: 0,
             term: 0,
             live_keys: 0,
             live_bytes: 0,
             total_bytes: 0,
         }
+    }
+
+    /// What every member of a new cluster begins with. It stands at position 1, so that the log itself begins behind it and a
+    /// member that joins later is sent a state instead of a log that does not name the first members.
+    pub(crate) fn founded(members: &[MemberInfo]) -> Self {
+        Self { cluster: Cluster::of(members), index: 1, term: 1, ..Self::new() }
     }
 
     /// Reads as of now or of an older revision.

@@ -1,33 +1,61 @@
-//! Records of the log: entries and hard state, as they lie in a batch.
+//! Records of the log: entries and what else a member must remember, as they lie in a batch.
 //!
-//! A batch is records back to back: `kind, fields...`, each entry's command as a length-prefixed string.
+//! A batch is records back to back: `kind, fields...`. Every batch begins with the vitals, so that the last batch alone says
+//! what they are and the segments before it may go.
+
+use bytes::Bytes;
+use raft::eraftpb::{Entry, EntryType};
 
 use crate::command::Command;
 use crate::wire::{Malformed, Reader, Writer};
 
 /// What the log holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Record {
-    /// A command at its position. One that takes the position of an earlier record replaces it and all that follow it.
-    Entry { index: u64, term: u64, command: Command },
-    /// What a member must remember of elections: the newest term it knows, whom it voted for, and a lower bound of what
-    /// is committed.
-    HardState { term: u64, vote: u64, commit: u64 },
+    /// An entry at its position. One that takes the position of an earlier one replaces it and all that follow it.
+    Entry(Entry),
+    /// An entry that the reader does not want: index and term.
+    Skipped(u64, u64),
+    Vitals(Vitals),
 }
 
-/// An entry around a command that is encoded already.
-pub(crate) fn encode_entry(index: u64, term: u64, command: &[u8]) -> Vec<u8> {
-    let mut w = Writer(Vec::with_capacity(command.len() + 24));
+/// What a member must remember besides the entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Vitals {
+    /// The newest term it knows, and whom it voted for in it.
+    pub(crate) term: u64,
+    pub(crate) vote: u64,
+    /// A lower bound of what is committed.
+    pub(crate) commit: u64,
+    /// How often it has been started.
+    pub(crate) run: u64,
+}
+
+/// Records to be made durable together.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    /// Number under which the log reports it; ascending.
+    pub(crate) ticket: u64,
+    /// Index of the first entry, or where the next one would be.
+    pub(crate) first_index: u64,
+    pub(crate) entries: u64,
+    pub(crate) records: Vec<Vec<u8>>,
+}
+
+pub(crate) fn encode_entry(entry: &Entry) -> Vec<u8> {
+    let mut w = Writer(Vec::with_capacity(entry.data.len() + entry.context.len() + 32));
     w.number(1);
-    w.number(index);
-    w.number(term);
-    w.bytes(command);
+    w.number(entry.index);
+    w.number(entry.term);
+    w.flag(entry.get_entry_type() != EntryType::EntryNormal);
+    w.bytes(&entry.context);
+    w.bytes(&entry.data);
     w.0
 }
 
-pub(crate) fn encode_hard_state(term: u64, vote: u64, commit: u64) -> Vec<u8> {
+pub(crate) fn encode_vitals(vitals: &Vitals) -> Vec<u8> {
     let mut w = Writer::default();
-    [2, term, vote, commit].into_iter().for_each(|n| w.number(n));
+    [2, vitals.term, vitals.vote, vitals.commit, vitals.run].into_iter().for_each(|n| w.number(n));
     w.0
 }
 
@@ -37,19 +65,36 @@ pub(crate) fn encode_command(command: &Command) -> Vec<u8> {
     w.0
 }
 
-/// Reads the next record. Entries at or before `skip` are not decoded: `Ok(None)`.
-pub(crate) fn decode_record(r: &mut Reader<'_>, skip: u64) -> Result<Option<Record>, Malformed> {
+/// The command that an entry carries. An empty one is what a new leader begins its term with.
+pub(crate) fn decode_command(data: &[u8]) -> Result<Command, Malformed> {
+    if data.is_empty() {
+        return Ok(Command::Nothing);
+    }
+    let mut r = Reader(data);
+    let command = Command::decode(&mut r)?;
+    if r.is_empty() { Ok(command) } else { Err(Malformed) }
+}
+
+/// Reads the next record. Entries at or before `skip` are not copied.
+pub(crate) fn decode_record(r: &mut Reader<'_>, skip: u64) -> Result<Record, Malformed> {
     match r.number()? {
         1 => {
-            let (index, term, body) = (r.number()?, r.number()?, r.borrowed()?);
+            let (index, term, is_change) = (r.number()?, r.number()?, r.flag()?);
+            let (context, data) = (r.borrowed()?, r.borrowed()?);
             if index <= skip {
-                return Ok(None);
+                return Ok(Record::Skipped(index, term));
             }
-            let mut body = Reader(body);
-            let command = Command::decode(&mut body)?;
-            if body.is_empty() { Ok(Some(Record::Entry { index, term, command })) } else { Err(Malformed) }
+            let (context, data) = (Bytes::copy_from_slice(context), Bytes::copy_from_slice(data));
+            let mut entry = Entry { index, term, context, data, ..Entry::default() };
+            if is_change {
+                entry.set_entry_type(EntryType::EntryConfChange);
+            }
+            Ok(Record::Entry(entry))
         }
-        2 => Ok(Some(Record::HardState { term: r.number()?, vote: r.number()?, commit: r.number()? })),
+        2 => {
+            let (term, vote, commit, run) = (r.number()?, r.number()?, r.number()?, r.number()?);
+            Ok(Record::Vitals(Vitals { term, vote, commit, run }))
+        }
         _ => Err(Malformed),
     }
 }
@@ -58,9 +103,9 @@ pub(crate) fn decode_record(r: &mut Reader<'_>, skip: u64) -> Result<Option<Reco
 mod tests {
     use super::*;
     use crate::kv::{Compare, Delete, Op, Put, RangeRequest, Relation, Target, Txn};
+    use crate::peer::MemberChange;
 
-    #[test]
-    fn every_kind_of_record_is_read_as_it_was_written() {
+    fn commands() -> Vec<Command> {
         let put = Put {
             key: "k".into(),
             value: "v".into(),
@@ -84,23 +129,40 @@ mod tests {
             success: vec![Op::Put(put), Op::Txn(Box::new(Txn::of(Op::Range(range))))],
             failure: vec![Op::Delete(Delete { key: "d".into(), end: Some("e".into()), prev_kv: true })],
         };
-        let commands = [
+        vec![
             Command::Nothing,
             Command::Txn(txn),
             Command::Compact { revision: 9 },
             Command::LeaseGrant { id: -1, ttl_seconds: 60 },
             Command::LeaseRevoke { id: i64::MAX },
-        ];
-        let mut batch = encode_hard_state(3, 4, 5);
-        for (n, command) in commands.iter().enumerate() {
-            batch.extend(encode_entry(n as u64 + 1, 2, &encode_command(command)));
+            Command::Member(MemberChange::Promote { id: 3 }),
+        ]
+    }
+
+    #[test]
+    fn every_kind_of_record_is_read_as_it_was_written() {
+        let vitals = Vitals { term: 3, vote: 4, commit: 5, run: 6 };
+        let mut batch = encode_vitals(&vitals);
+        let entry = |n: usize, command: &Command| {
+            let data = encode_command(command).into();
+            let mut entry = Entry { index: n as u64 + 1, term: 2, data, context: "id".into(), ..Entry::default() };
+            if matches!(command, Command::Member(_)) {
+                entry.set_entry_type(EntryType::EntryConfChange);
+            }
+            entry
+        };
+        for (n, command) in commands().iter().enumerate() {
+            batch.extend(encode_entry(&entry(n, command)));
         }
         let mut r = Reader(&batch);
-        assert_eq!(decode_record(&mut r, 1), Ok(Some(Record::HardState { term: 3, vote: 4, commit: 5 })));
-        assert_eq!(decode_record(&mut r, 1), Ok(None));
-        for (n, command) in commands.into_iter().enumerate().skip(1) {
-            assert_eq!(decode_record(&mut r, 1), Ok(Some(Record::Entry { index: n as u64 + 1, term: 2, command })));
+        assert_eq!(decode_record(&mut r, 1), Ok(Record::Vitals(vitals)));
+        assert_eq!(decode_record(&mut r, 1), Ok(Record::Skipped(1, 2)));
+        for (n, command) in commands().into_iter().enumerate().skip(1) {
+            let expected = entry(n, &command);
+            assert_eq!(decode_command(&expected.data), Ok(command));
+            assert_eq!(decode_record(&mut r, 1), Ok(Record::Entry(expected)));
         }
         assert!(r.is_empty());
+        assert_eq!(decode_command(&[]), Ok(Command::Nothing));
     }
 }

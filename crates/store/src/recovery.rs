@@ -1,74 +1,106 @@
 //! Recovery: from the files of a data directory to the state they stand for.
 //!
-//! The newest valid checkpoint, then the log after it. Nothing in the directory is changed until everything has been
+//! The newest valid checkpoint and the log after it; what of that is committed is applied by the driver. Nothing in the directory is changed until everything has been
 //! verified; only then is a torn end cut off. Refused with the file and offset: damage that no crash can have caused,
 //! files of another cluster or member, a log with a hole.
 
 use std::sync::Arc;
 
-use crate::checkpoint::{checkpoints_newest_first, read_checkpoint, remove_temporary};
-use crate::command::Command;
+use raft::eraftpb::Entry;
+
+use crate::checkpoint::{Job, checkpoints_newest_first, read_checkpoint, remove_temporary, write_checkpoint};
+use crate::config::Config;
 use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::frame::{FileKind, HEADER_LEN, Header, Identity, find_later_frame, frame_len, read_all, read_frame};
-use crate::machine::Machine;
+use crate::member::conf_change_of;
 use crate::mvcc::State;
-use crate::record::{Record, decode_record};
+use crate::peer::MemberInfo;
+use crate::record::{Record, Vitals, decode_record};
 use crate::wal::{Segment, parse_segment_name};
 use crate::wire::{Malformed, Reader};
 
 /// What was found.
 pub(crate) struct Recovered {
     pub(crate) identity: Identity,
-    pub(crate) machine: Machine,
-    /// Newest term in the log.
-    pub(crate) term: u64,
+    /// As of the checkpoint.
+    pub(crate) state: State,
+    /// The log after it.
+    pub(crate) entries: Vec<Entry>,
+    /// As they were written last; `commit` is what is known to be committed, within the log.
+    pub(crate) vitals: Vitals,
     /// Where the log goes on, and the number of the segment after it.
     pub(crate) log_end: (Option<Segment>, u64),
     /// Bytes of the log after the checkpoint.
     pub(crate) log_bytes: u64,
-    pub(crate) checkpoint_index: u64,
     pub(crate) checkpoint_bytes: u64,
 }
 
-/// Reads the directory. `wanted` is the identity that the caller insists on, `fresh` that of an empty directory.
-pub(crate) fn recover(
-    disk: &Arc<dyn Disk>,
-    wanted: (Option<u64>, Option<u64>),
-    fresh: Identity,
-) -> Result<Recovered, OpenError> {
+/// Reads the directory, and founds a cluster in an empty one. `fresh` is the identity of an empty directory, as far as the
+/// settings name none.
+pub(crate) fn recover(disk: &Arc<dyn Disk>, config: &Config, fresh: Identity) -> Result<Recovered, OpenError> {
     let names = disk.list().map_err(|source| failed("list", "the files", source))?;
+    let wanted = (config.cluster_id, config.member_id);
     let mut owner = Owner { wanted, identity: None };
     let (loaded, damaged) = load_checkpoint(disk.as_ref(), &names, &mut owner)?;
     let (state, checkpoint_bytes) = loaded.unwrap_or_else(|| (State::new(), 0));
-    let checkpoint_index = state.index;
-    let mut replay = Replay { term: state.term, next: state.index + 1, entries: Vec::new() };
+    let mut replay = Replay::new(state.index);
     let log = read_log(disk.as_ref(), &names, &mut owner, &mut replay);
     // A hole in the log behind a damaged checkpoint: the checkpoint is what the operator must hear about.
     let log = match (log, damaged) {
         (Err(OpenError::Gap { .. }), Some(damaged)) => return Err(damaged),
         (log, _) => log?,
     };
-    let mut machine = Machine::new(state);
-    for (index, term, command) in &replay.entries {
-        // A command that was refused the first time is refused again; its answer was given long ago.
-        let _: Result<_, _> = machine.apply(*index, *term, command);
-    }
-    while machine.clean_up(usize::MAX) {}
-    remove_temporary(disk.as_ref());
+    remove_temporary(disk.as_ref(), &names);
     let identity = owner
         .identity
         .unwrap_or(Identity { cluster: wanted.0.unwrap_or(fresh.cluster), member: wanted.1.unwrap_or(fresh.member) });
-    let log_end = log.cut(disk.as_ref())?;
-    Ok(Recovered {
-        identity,
-        machine,
-        term: replay.term,
-        log_end,
-        log_bytes: log.bytes,
-        checkpoint_index,
-        checkpoint_bytes,
-    })
+    let mut log_end = log.cut(disk.as_ref())?;
+    let diverged = replay.term_at_checkpoint.is_some_and(|term| term != state.term);
+    if diverged {
+        // The checkpoint came from a leader because this log had gone another way: it goes on in a segment of its own.
+        replay.entries.clear();
+        log_end.0 = None;
+    }
+    let (entries, mut vitals) = (replay.entries, replay.vitals);
+    vitals.term = entries.last().map_or(state.term, |entry| entry.term).max(vitals.term);
+    let mut recovered = Recovered { identity, state, entries, vitals, log_end, log_bytes: log.bytes, checkpoint_bytes };
+    if recovered.state.index == 0 && log.last.is_none() && !config.joining {
+        found(disk.as_ref(), config, &mut recovered)?;
+    }
+    recovered.vitals.commit = committed(&recovered);
+    Ok(recovered)
+}
+
+/// Makes the first state of a new cluster durable: it is the same on all its members.
+fn found(disk: &dyn Disk, config: &Config, recovered: &mut Recovered) -> Result<(), OpenError> {
+    let myself = [MemberInfo { id: recovered.identity.member, ..MemberInfo::default() }];
+    let members = if config.initial_members.is_empty() { &myself[..] } else { &config.initial_members };
+    let state = State::founded(members);
+    recovered.state = state.clone();
+    recovered.vitals.term = state.term;
+    recovered.checkpoint_bytes = write_checkpoint(disk, recovered.identity, &Job { state, kept: 1 })
+        .map_err(|source| failed("write", "the first checkpoint", source))?;
+    Ok(())
+}
+
+/// How far the log is committed for sure. Where nobody else votes, everything that is on this disk is.
+fn committed(recovered: &Recovered) -> u64 {
+    let last = recovered.entries.last().map_or(recovered.state.index, |entry| entry.index);
+    let known = recovered.vitals.commit.clamp(recovered.state.index, last);
+    let mut cluster = recovered.state.cluster.clone();
+    let mut committed = known;
+    for entry in &recovered.entries {
+        if entry.index > known && !cluster.is_sole_voter(recovered.identity.member) {
+            break;
+        }
+        committed = committed.max(entry.index);
+        if let Some(change) = conf_change_of(entry) {
+            // One that was refused is refused again.
+            cluster.apply(&change).ok();
+        }
+    }
+    if recovered.entries.is_empty() { known } else { committed }
 }
 
 fn failed(operation: &'static str, file: &str, source: std::io::Error) -> OpenError {
@@ -119,28 +151,43 @@ fn load_checkpoint(disk: &dyn Disk, names: &[String], owner: &mut Owner) -> Resu
     Ok((None, damaged))
 }
 
-/// Entries to apply, in order.
+/// The log after the checkpoint, as it is put together.
 struct Replay {
-    term: u64,
+    /// Index of the checkpoint.
+    skip: u64,
+    vitals: Vitals,
     /// Index that must come next.
     next: u64,
-    entries: Vec<(u64, u64, Command)>,
+    entries: Vec<Entry>,
+    /// Term of the log's entry at the checkpoint, if the log reaches back so far.
+    term_at_checkpoint: Option<u64>,
 }
 
 impl Replay {
+    fn new(skip: u64) -> Self {
+        Self { skip, vitals: Vitals::default(), next: skip + 1, entries: Vec::new(), term_at_checkpoint: None }
+    }
+
     /// Takes a record; `Err` with the index that was expected if one is missing.
     fn take(&mut self, record: Record) -> Result<(), u64> {
         match record {
-            Record::HardState { term, .. } => self.term = self.term.max(term),
-            Record::Entry { index, term, command } => {
-                if index > self.next {
+            Record::Vitals(vitals) => self.vitals = vitals,
+            Record::Skipped(index, term) => {
+                // What was behind it was replaced with it.
+                self.entries.clear();
+                self.next = self.skip + 1;
+                if index == self.skip {
+                    self.term_at_checkpoint = Some(term);
+                }
+            }
+            Record::Entry(entry) => {
+                if entry.index > self.next {
                     return Err(self.next);
                 }
                 // An entry at a known position replaces what a deposed leader had proposed there.
-                self.entries.truncate(self.entries.partition_point(|entry| entry.0 < index));
-                self.entries.push((index, term, command));
-                self.next = index + 1;
-                self.term = self.term.max(term);
+                self.entries.truncate(self.entries.partition_point(|known| known.index < entry.index));
+                self.next = entry.index + 1;
+                self.entries.push(entry);
             }
         }
         Ok(())
@@ -187,6 +234,12 @@ fn read_log(disk: &dyn Disk, names: &[String], owner: &mut Owner, replay: &mut R
     let mut end =
         LogEnd { next_segment: segments.last().map_or(1, |((number, _), _)| number + 1), ..LogEnd::default() };
     let needed = &segments[first..];
+    if needed.len() == 1 && first > 0 {
+        // The last segment may hold nothing yet: then the vitals are in the one before, whose entries are not needed.
+        let mut vitals = Replay::new(u64::MAX - 1);
+        read_segment(disk, segments[first - 1].1, false, owner, &mut vitals, &mut LogEnd::default())?;
+        replay.vitals = vitals.vitals;
+    }
     for (position, ((number, index), name)) in needed.iter().enumerate() {
         let missing = position > 0 && needed[position - 1].0.0 + 1 != *number;
         if missing || *index > replay.next {
@@ -247,14 +300,11 @@ fn read_segment(
 
 fn replay_batch(name: &str, at: usize, payload: &[u8], replay: &mut Replay) -> Result<(), OpenError> {
     let mut r = Reader(payload);
-    // Entries that the checkpoint contains are skipped unread.
-    let skip = replay.entries.first().map_or(replay.next, |first| first.0) - 1;
     while !r.is_empty() {
-        match decode_record(&mut r, skip) {
-            Ok(Some(record)) => {
+        match decode_record(&mut r, replay.skip) {
+            Ok(record) => {
                 replay.take(record).map_err(|missing| corrupt(name, at, &format!("entry {missing} is missing")))?
             }
-            Ok(None) => {}
             Err(Malformed) => return Err(corrupt(name, at, "the content makes no sense")),
         }
     }

@@ -18,6 +18,16 @@ pub struct Status {
     pub persisted_index: u64,
     pub committed_index: u64,
     pub applied_index: u64,
+    /// Who leads, as far as this member knows; 0 = nobody. Exported as `etcd_server_has_leader`, `etcd_server_is_leader`.
+    pub leader: u64,
+    pub is_learner: bool,
+    /// Leaders seen since the start; exported as `etcd_server_leader_changes_seen_total`.
+    pub leader_changes: u64,
+    pub last_leader_move: Option<LeaderMove>,
+    /// The other members. Positions are known to the leader alone.
+    pub peers: Vec<PeerStatus>,
+    /// What a write to this member's log takes, or how long the one under way has taken.
+    pub disk_latency: Duration,
     /// Keys that exist now; exported as `etcd_debugging_mvcc_keys_total`.
     pub keys: u64,
     /// Memory of keys, values and history; exported as `etcd_mvcc_db_total_size_in_bytes`.
@@ -47,6 +57,33 @@ pub struct Status {
     pub wal_write_pending: Duration,
     /// Why the store does not write any more.
     pub stopped: Option<Arc<str>>,
+}
+
+/// When and why leadership moved last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaderMove {
+    /// By the monotonic clock.
+    pub at: Duration,
+    /// 0 = nobody that this member knew of.
+    pub from: u64,
+    pub to: u64,
+    pub reason: Arc<str>,
+}
+
+/// Another member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PeerStatus {
+    pub id: u64,
+    /// What it is known to have on disk; 0 unless this member leads.
+    pub matched_index: u64,
+    /// It has been heard of lately; false unless this member leads.
+    pub is_active: bool,
+    pub is_learner: bool,
+    /// A snapshot is on its way to it.
+    pub gets_snapshot: bool,
+    /// As it reports it; `None` before the first report.
+    pub disk_latency: Option<Duration>,
+    pub disk_full: bool,
 }
 
 /// A cumulative histogram in Prometheus' sense.

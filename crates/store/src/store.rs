@@ -4,15 +4,18 @@
 //! answered when they are durable and applied. What is bounded: the bytes of writes under way ([`Config`]); more writers wait.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use base::{Clock, OsRng, Rng};
+use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt, ready};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::checkpoint::{install_checkpoint, write_state};
+use crate::cluster::Peers;
 use crate::command::Command;
 use crate::config::Config;
 use crate::disk::{Disk, DiskFile, LockError};
@@ -22,7 +25,7 @@ use crate::frame::Identity;
 use crate::kv::{Kv, LeaseGranted, LeaseStatus, RangeRequest, RangeResponse, Txn, TxnResponse};
 use crate::log_worker::LogWorker;
 use crate::machine::{Outcome, is_read_only, read_txn};
-use crate::peer::{MemberInfo, Transport};
+use crate::peer::{LeaderView, Transport};
 use crate::record::encode_command;
 use crate::recovery::recover;
 use crate::status::Status;
@@ -43,12 +46,14 @@ const TTL_SECONDS_MAX: i64 = 9_000_000_000;
 /// instance.
 pub struct Store {
     config: Config,
-    identity: Identity,
-    published: Arc<Published>,
-    inbox: Sender<Message>,
+    pub(crate) identity: Identity,
+    pub(crate) published: Arc<Published>,
+    pub(crate) inbox: Sender<Message>,
     /// Bytes of writes that may still be begun.
     room: Arc<Semaphore>,
     stopped: watch::Receiver<Option<Arc<str>>>,
+    pub(crate) leader: watch::Receiver<LeaderView>,
+    pub(crate) peers: Peers,
     driver: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -66,19 +71,20 @@ impl Store {
         })?;
         let mut rng = OsRng;
         let fresh = Identity { cluster: rng.next_u64() | 1, member: rng.next_u64() | 1 };
-        let mut recovered = recover(&disk, (config.cluster_id, config.member_id), fresh)?;
+        let mut recovered = recover(&disk, &config, fresh)?;
         let identity = recovered.identity;
         let log_end = std::mem::take(&mut recovered.log_end);
         let wal = Wal::new(Arc::clone(&disk), identity, config.segment_bytes, log_end);
-        let log = LogWorker::new(wal, Arc::clone(&clock), config.reserve_bytes);
-        let published = Published::new(recovered.machine.state().clone());
-        let driver = Driver::new(config.clone(), Arc::clone(&clock), recovered, Arc::clone(&published));
-        let stopped = driver.stopped();
-        transport.members_changed(&[MemberInfo { id: identity.member, ..MemberInfo::default() }]);
-        let tick_interval = config.tick_interval;
-        let (inbox, thread) = spawn_threads(Parts { driver, log, disk, lock, identity, clock, tick_interval })?;
-        let room = Arc::new(Semaphore::new(config.in_flight_bytes_max));
-        Ok(Self { config, identity, published, inbox, room, stopped, driver: Mutex::new(Some(thread)) })
+        let log = LogWorker::new(wal, Arc::clone(&disk), Arc::clone(&clock), config.reserve_bytes);
+        let published = Published::new(recovered.state.clone());
+        let driver =
+            Driver::new(config.clone(), Arc::clone(&clock), recovered, Arc::clone(&published), rng.next_u64())?;
+        let (stopped, leader) = (driver.stopped(), driver.leader());
+        let room = Arc::new(Semaphore::new(config.in_flight_bytes()));
+        let parts = Parts { driver, log, disk: Arc::clone(&disk), lock, identity, clock, transport };
+        let (inbox, thread) = spawn_threads(parts)?;
+        let (driver, peers) = (Mutex::new(Some(thread)), Peers::new(disk));
+        Ok(Self { config, identity, published, inbox, room, stopped, leader, driver, peers })
     }
 
     /// Ends the store: waits until the writes under way are durable and all threads have ended. Later requests fail with
@@ -91,10 +97,6 @@ impl Store {
             tracing::error!("the driver of the store has panicked");
         }
         self.published.watchers.stop(&"the store is closed".into());
-    }
-
-    pub(crate) fn identity(&self) -> Identity {
-        self.identity
     }
 
     /// Resolves, with the reason, when the store can't write any more because its disk has failed. The process should
@@ -114,7 +116,7 @@ impl Store {
         }
     }
 
-    /// [`Kv::range`] without the future: reads never wait.
+    /// [`Kv::range`] of what this member has applied (as with `serializable`), without the future: it never waits.
     pub fn range_now(&self, request: &RangeRequest) -> Result<RangeResponse, KvError> {
         self.published.state.load().range(request)
     }
@@ -142,15 +144,24 @@ impl Store {
         Ok(install_checkpoint(disk, snapshot)?.state.revision)
     }
 
-    async fn propose(&self, command: Command) -> Result<Outcome, KvError> {
-        let body = encode_command(&command);
-        let weight = body.len().clamp(PROPOSAL_BYTES_MIN, self.config.in_flight_bytes_max.max(PROPOSAL_BYTES_MIN));
+    pub(crate) async fn propose(&self, command: Command) -> Result<Outcome, KvError> {
+        let body = Bytes::from(encode_command(&command));
+        let weight = body.len().clamp(PROPOSAL_BYTES_MIN, self.config.in_flight_bytes().max(PROPOSAL_BYTES_MIN));
         let weight = u32::try_from(weight).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.room).acquire_many_owned(weight).await.ok();
         self.ask(|reply| Message::Propose { command, body, permit, reply }).await
     }
 
-    async fn ask<T>(&self, message: impl FnOnce(Reply<T>) -> Message) -> Result<T, KvError> {
+    /// Waits until everything is visible here that was committed anywhere when this was called. A member that is the only
+    /// voter needs not wait.
+    async fn catch_up(&self) -> Result<(), KvError> {
+        if self.published.reads_locally.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.ask(|reply| Message::Read { reply }).await
+    }
+
+    pub(crate) async fn ask<T>(&self, message: impl FnOnce(Reply<T>) -> Message) -> Result<T, KvError> {
         let (reply, answer) = oneshot::channel();
         let closed = || KvError::Stopped { reason: "the store is closed".into() };
         self.inbox.send(message(reply)).map_err(|_| closed())?;
@@ -160,6 +171,7 @@ impl Store {
     async fn write_txn(&self, txn: Txn) -> Result<TxnResponse, KvError> {
         check_request(&txn, &self.config)?;
         if is_read_only(&txn) {
+            self.catch_up().await?;
             return read_txn(&self.published.state.load(), &txn);
         }
         match self.propose(Command::Txn(txn)).await? {
@@ -196,7 +208,10 @@ impl Drop for Store {
 
 impl Kv for Store {
     fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, KvError>> {
-        ready(self.range_now(&request)).boxed()
+        if request.serializable || self.published.reads_locally.load(Ordering::Acquire) {
+            return ready(self.range_now(&request)).boxed();
+        }
+        async move { self.catch_up().await.and_then(|()| self.range_now(&request)) }.boxed()
     }
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, KvError>> {
@@ -228,7 +243,8 @@ impl Kv for Store {
     }
 
     fn leases(&self) -> BoxFuture<'_, Result<Vec<i64>, KvError>> {
-        ready(Ok(self.published.state.load().leases.keys().copied().collect())).boxed()
+        let list = || self.published.state.load().leases.keys().copied().collect();
+        async move { self.catch_up().await.map(|()| list()) }.boxed()
     }
 
     fn status(&self) -> BoxFuture<'_, Result<Status, KvError>> {

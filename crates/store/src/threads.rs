@@ -13,16 +13,16 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use base::Clock;
 
-use crate::checkpoint::{Job, write_checkpoint};
+use crate::checkpoint::{Job, remove_if_there, write_checkpoint};
 use crate::disk::{Disk, DiskLock};
 use crate::driver::{CheckpointReport, Driver, LogReport, Message, Output};
 use crate::error::OpenError;
 use crate::frame::Identity;
 use crate::log_worker::{LogRequest, LogWorker};
+use crate::peer::Transport;
 
 /// Messages taken before what they caused is carried out.
 const TAKE_MAX: usize = 4096;
@@ -35,7 +35,7 @@ pub(crate) struct Parts {
     pub(crate) lock: Box<dyn DiskLock>,
     pub(crate) identity: Identity,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) tick_interval: Duration,
+    pub(crate) transport: Arc<dyn Transport>,
 }
 
 /// Starts everything. Returns the driver's inbox and the driver's thread.
@@ -43,14 +43,15 @@ pub(crate) fn spawn_threads(parts: Parts) -> Result<(Sender<Message>, JoinHandle
     let (inbox, messages) = channel();
     let (log_requests, log_inbox) = channel();
     let (checkpoints, checkpoint_inbox) = channel();
-    let Parts { driver, log, disk, lock, identity, clock, tick_interval } = parts;
+    let Parts { driver, log, disk, lock, identity, clock, transport } = parts;
+    let discard = Arc::clone(&disk);
     let reports = inbox.clone();
     let log = spawn("store-log", move || run_log(log, &log_inbox, &reports))?;
     let reports = inbox.clone();
     let writer = Writer { disk, identity, clock };
     let checkpoint = spawn("store-checkpoint", move || writer.run(&checkpoint_inbox, &reports))?;
     let driver = spawn("store-driver", move || {
-        run_driver(driver, &messages, &Outlets { log: log_requests, checkpoints }, tick_interval);
+        run_driver(driver, &messages, &Outlets { log: log_requests, checkpoints, transport, disk: discard });
         // The outlets are closed now, so both threads come to their end; only then may another instance have the files.
         for thread in [log, checkpoint] {
             if thread.join().is_err() {
@@ -70,9 +71,11 @@ fn spawn(name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<Join
 struct Outlets {
     log: Sender<LogRequest>,
     checkpoints: Sender<Job>,
+    transport: Arc<dyn Transport>,
+    disk: Arc<dyn Disk>,
 }
 
-fn run_driver(mut driver: Driver, messages: &Receiver<Message>, outlets: &Outlets, tick_interval: Duration) {
+fn run_driver(mut driver: Driver, messages: &Receiver<Message>, outlets: &Outlets) {
     carry_out(driver.flush(), outlets);
     while !driver.is_finished() {
         let first = if driver.is_busy() {
@@ -82,7 +85,7 @@ fn run_driver(mut driver: Driver, messages: &Receiver<Message>, outlets: &Outlet
                 Err(TryRecvError::Disconnected) => return,
             }
         } else {
-            match messages.recv_timeout(tick_interval) {
+            match messages.recv_timeout(driver.tick_interval()) {
                 Ok(message) => Some(message),
                 Err(RecvTimeoutError::Timeout) => Some(Message::Tick { reply: None }),
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -94,15 +97,33 @@ fn run_driver(mut driver: Driver, messages: &Receiver<Message>, outlets: &Outlet
         }
         carry_out(driver.flush(), outlets);
     }
+    driver.give_up();
 }
 
 fn carry_out(outputs: Vec<Output>, outlets: &Outlets) {
     for output in outputs {
         let sent = match output {
-            Output::Append { epoch, batch } => outlets.log.send(LogRequest::Append { epoch, batch }).is_ok(),
+            Output::Append(batch) => outlets.log.send(LogRequest::Append(batch)).is_ok(),
+            Output::Install { file, index } => outlets.log.send(LogRequest::Install { file, index }).is_ok(),
             Output::HoldReserve => outlets.log.send(LogRequest::HoldReserve).is_ok(),
             Output::ReleaseReserve => outlets.log.send(LogRequest::ReleaseReserve).is_ok(),
             Output::Checkpoint(job) => outlets.checkpoints.send(job).is_ok(),
+            Output::Discard { file } => {
+                remove_if_there(outlets.disk.as_ref(), &file);
+                true
+            }
+            Output::Send { to, frame } => {
+                outlets.transport.send(to, frame);
+                true
+            }
+            Output::SendSnapshot { to, snapshot } => {
+                outlets.transport.send_snapshot(to, snapshot);
+                true
+            }
+            Output::Members(members) => {
+                outlets.transport.members_changed(&members);
+                true
+            }
         };
         if !sent {
             // The thread's last message says why; see `Farewell`.

@@ -63,8 +63,17 @@ impl Wal {
         Self { disk, identity, segment_bytes, current, next_segment, broken: false, buffer: Vec::new() }
     }
 
+    /// The log goes on behind a snapshot: the next batch begins a new segment.
+    pub(crate) fn restart(&mut self) {
+        self.current = None;
+    }
+
     /// Makes one batch durable: `records` concatenated, whose first entry is `first_index`. Returns the bytes written.
-    pub(crate) fn append(&mut self, first_index: u64, records: &[Vec<u8>]) -> Result<u64, WalError> {
+    pub(crate) fn append<'a>(
+        &mut self,
+        first_index: u64,
+        records: impl IntoIterator<Item = &'a Vec<u8>>,
+    ) -> Result<u64, WalError> {
         if self.broken {
             return Err(broken("append to", "(broken before)", io::Error::other("an earlier write or sync failed")));
         }
@@ -73,7 +82,11 @@ impl Wal {
         result
     }
 
-    fn try_append(&mut self, first_index: u64, records: &[Vec<u8>]) -> Result<u64, WalError> {
+    fn try_append<'a>(
+        &mut self,
+        first_index: u64,
+        records: impl IntoIterator<Item = &'a Vec<u8>>,
+    ) -> Result<u64, WalError> {
         let mut segment = match self.current.take() {
             Some(segment) if segment.len < self.segment_bytes => segment,
             full => match self.begin_segment(first_index) {
@@ -175,13 +188,14 @@ pub(crate) fn parse_segment_name(name: &str) -> Option<(u64, u64)> {
     Some((u64::from_str_radix(number, 16).ok()?, u64::from_str_radix(first, 16).ok()?))
 }
 
-/// Segments none of whose entries is after `index`, oldest first; never the last one.
+/// Segments none of whose entries is after `index`, oldest first; never the last two: the last one may not hold a batch
+/// yet, and then the vitals are in the one before.
 pub(crate) fn obsolete_segments(names: &[String], index: u64) -> Vec<String> {
     let mut segments: Vec<_> =
         names.iter().filter_map(|name| parse_segment_name(name).map(|key| (key, name))).collect();
     segments.sort();
-    let pairs = segments.windows(2);
-    pairs.take_while(|pair| pair[1].0.1 <= index + 1).map(|pair| pair[0].1.clone()).collect()
+    let triples = segments.windows(3);
+    triples.take_while(|three| three[1].0.1 <= index + 1).map(|three| three[0].1.clone()).collect()
 }
 
 #[cfg(test)]
@@ -190,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_segment_is_obsolete_when_the_next_begins_at_or_before_the_first_entry_still_needed() {
-        let names: Vec<_> = [(1, 1), (2, 10), (3, 20)].iter().map(|(n, i)| segment_name(*n, *i)).collect();
+        let names: Vec<_> = [(1, 1), (2, 10), (3, 20), (4, 30)].iter().map(|(n, i)| segment_name(*n, *i)).collect();
         let check = |index, expect: usize| assert_eq!(obsolete_segments(&names, index), names[..expect]);
         check(8, 0);
         check(9, 1);

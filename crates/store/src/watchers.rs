@@ -7,7 +7,7 @@
 //! Lock order: none; the registry's lock is held for the comparison alone and never while the disk or a reader works.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -31,6 +31,8 @@ const NOTHING: i64 = i64::MAX;
 pub(crate) struct Published {
     /// The newest applied state.
     pub(crate) state: ArcSwap<State>,
+    /// Nobody else can have committed anything: what is applied here is all there is, and a read need not ask.
+    pub(crate) reads_locally: AtomicBool,
     pub(crate) watchers: Watchers,
 }
 
@@ -69,16 +71,22 @@ struct Slot {
 impl Published {
     pub(crate) fn new(state: State) -> Arc<Self> {
         let watchers = Watchers { notified: AtomicI64::new(state.revision), ..Watchers::default() };
-        Arc::new(Self { state: ArcSwap::from_pointee(state), watchers })
+        Arc::new(Self { state: ArcSwap::from_pointee(state), reads_locally: AtomicBool::new(false), watchers })
     }
 
     /// Makes `state` what readers see, then wakes the watches that its new revisions concern.
-    pub(crate) fn publish(&self, state: State) {
+    pub(crate) fn publish(&self, state: State, reads_locally: bool) {
         let state = Arc::new(state);
+        if !reads_locally {
+            self.reads_locally.store(false, Ordering::Release);
+        }
         let before = self.watchers.notified.load(Ordering::Acquire);
         self.state.store(Arc::clone(&state));
         if state.revision > before {
             self.watchers.notify(&state, before + 1);
+        }
+        if reads_locally {
+            self.reads_locally.store(true, Ordering::Release);
         }
     }
 
@@ -121,6 +129,11 @@ impl Watchers {
     fn notify(&self, state: &State, first: i64) {
         let ranges = self.lock();
         let mut woken: Vec<&Arc<Slot>> = Vec::new();
+        if first < state.log_start() {
+            // A snapshot has skipped revisions: whoever waited for one of them must learn that it is gone.
+            let slots = ranges.keys.values().flatten().chain(ranges.spans.iter().flat_map(|span| &span.slots));
+            woken.extend(slots.filter(|slot| slot.pending.fetch_min(first, Ordering::AcqRel) == NOTHING));
+        }
         for revision in first.max(state.log_start())..=state.revision {
             let Some(events) = state.events_of(revision) else { continue };
             for event in events.iter() {

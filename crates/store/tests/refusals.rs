@@ -127,7 +127,7 @@ async fn a_missing_segment_is_refused() {
     let disk = filled().await;
     disk.remove(&segments(&disk)[1]).unwrap();
     let text = refusal(&disk, small());
-    assert!(text.starts_with("the log is incomplete: entries 9 to 16 are missing before wal-"), "{text}");
+    assert!(text.starts_with("the log is incomplete: entries 11 to 18 are missing before wal-"), "{text}");
 }
 
 #[tokio::test]
@@ -158,11 +158,11 @@ async fn files_of_a_later_format_are_refused() {
     let disk = filled().await;
     let name = segments(&disk)[0].clone();
     disk.edit(&name, |data| {
-        data[8] = 2;
+        data[8] = 3;
         let crc = crc32fast::hash(&data[..60]);
         data[60..64].copy_from_slice(&crc.to_le_bytes());
     });
-    assert_eq!(refusal(&disk, small()), format!("{name} has format version 2; this version reads 1"));
+    assert_eq!(refusal(&disk, small()), format!("{name} has format version 3; this version reads 2"));
 }
 
 #[tokio::test]

@@ -1,0 +1,212 @@
+//! Upkeep: what the clock, the log and the checkpoint writer bring about.
+//!
+//! Invariant: a checkpoint never holds more than what is durable in the log; one that is due waits for the log.
+
+use std::time::Duration;
+
+use super::{CheckpointReport, Driver, LogReport, Output};
+use crate::checkpoint::Job;
+use crate::command::Command;
+use crate::error::KvError;
+use crate::mvcc::State;
+use crate::recovery::Recovered;
+use crate::status::Histogram;
+
+/// Checkpoints that are kept while the disk has room.
+const CHECKPOINTS_KEPT: usize = 2;
+/// A failed checkpoint is tried again after this.
+const CHECKPOINT_RETRY: Duration = Duration::from_secs(10);
+/// Closing takes so long at most, where others have a say.
+const STOP_MAX: Duration = Duration::from_secs(3);
+
+/// The checkpoints of this member.
+pub(super) struct Checkpointing {
+    /// Log bytes since the state that the newest checkpoint holds.
+    pub(super) log_bytes: u64,
+    /// One that is due and waits for the log: the state, and the log bytes that it covers.
+    waiting: Option<(State, u64)>,
+    /// Log bytes that a checkpoint under way will cover.
+    pub(super) covered: Option<u64>,
+    not_before: Duration,
+    pub(super) index: u64,
+    pub(super) bytes: u64,
+    pub(super) seconds: Histogram,
+}
+
+impl Checkpointing {
+    pub(super) fn new(recovered: &Recovered, now: Duration) -> Self {
+        Self {
+            log_bytes: recovered.log_bytes,
+            waiting: None,
+            covered: None,
+            not_before: now,
+            index: recovered.state.index,
+            bytes: recovered.checkpoint_bytes,
+            seconds: Histogram::seconds(),
+        }
+    }
+
+    /// A received snapshot is the newest checkpoint.
+    pub(super) fn covers_all(&mut self, index: u64) {
+        self.log_bytes = 0;
+        self.waiting = None;
+        self.index = index;
+    }
+}
+
+impl Driver {
+    /// The last look at the clock was a tick ago; under load no silence reminds of it.
+    pub(crate) fn is_tick_due(&self) -> bool {
+        self.clock.monotonic().saturating_sub(self.last_tick) >= self.tick_interval()
+    }
+
+    /// How often the driver must look at its clock.
+    pub(crate) fn tick_interval(&self) -> Duration {
+        let alone = self.machine.state().cluster.is_alone(self.identity.member);
+        if alone { self.config.tick_interval } else { self.config.tick_interval.min(super::RAFT_TICK) }
+    }
+
+    /// More cleaning up is to be done: don't sleep.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.machine.has_garbage()
+    }
+
+    /// Nothing is under way and nothing more will come.
+    pub(crate) fn is_finished(&self) -> bool {
+        let Some(since) = self.stopping else { return false };
+        let alone = self.machine.state().cluster.is_sole_voter(self.identity.member);
+        let is_late = !alone && self.clock.monotonic().saturating_sub(since) >= STOP_MAX;
+        let is_needed = self.member.is_leader() && !alone && self.stopped_reason().is_none();
+        let is_idle = self.proposals.len() == 0 && !is_needed;
+        (is_idle || is_late) && self.checkpoint.covered.is_none()
+    }
+
+    pub(super) fn begin_to_stop(&mut self) {
+        self.stopping.get_or_insert(self.clock.monotonic());
+        if self.member.is_leader() {
+            self.hand_over("its process ends");
+        }
+    }
+
+    pub(super) fn tick(&mut self) {
+        let now = self.clock.monotonic();
+        self.last_tick = now;
+        if self.stopped_reason().is_some() {
+            return;
+        }
+        self.tick_cluster(now);
+        self.tick_proposals(now);
+        self.tick_reads(now);
+        if self.stopping.is_some() {
+            return;
+        }
+        if self.lessor_term.is_some() {
+            self.tick_leader(now);
+        }
+        if self.space.wants_reserve(now) {
+            self.outbox.push(Output::HoldReserve);
+        }
+    }
+
+    /// What the leader alone decides.
+    fn tick_leader(&mut self, now: Duration) {
+        for id in self.lessor.tick(now) {
+            if !self.propose_own(&Command::LeaseRevoke { id }) {
+                self.lessor.still_lives(id);
+            }
+        }
+        if self.member.is_transferring() {
+            return;
+        }
+        if let Some(revision) = self.compactor.tick(now, self.machine.state(), &self.config) {
+            // If it comes to nothing, the next interval makes up for it.
+            self.propose_own(&Command::Compact { revision });
+        }
+    }
+
+    pub(super) fn log_report(&mut self, report: LogReport) {
+        match report {
+            LogReport::Durable { ticket, entries, bytes, took } => {
+                self.fsync_seconds.observe(took.as_secs_f64());
+                self.batch_entries.observe(entries as f64);
+                self.checkpoint.log_bytes += bytes;
+                self.durable(ticket);
+            }
+            LogReport::Full { detail } => {
+                if !self.space.is_disk_full() {
+                    tracing::error!(%detail, "the disk is full: only deletes and compaction are accepted");
+                }
+                if self.space.disk_is_full(detail, self.clock.monotonic()) {
+                    self.outbox.push(Output::ReleaseReserve);
+                }
+            }
+            LogReport::Broken { reason } => self.stop(&reason),
+            LogReport::Reserved(held) => self.space.reserved(held, self.clock.monotonic()),
+        }
+    }
+
+    fn durable(&mut self, ticket: u64) {
+        let now = self.clock.monotonic();
+        let mut since = None;
+        while let Some((_, began)) = self.write_since.pop_front_if(|(last, _)| *last <= ticket) {
+            since.get_or_insert(began);
+        }
+        if let Some(since) = since {
+            // A batch that was queued behind another has waited for that one's sync, too.
+            self.disk.observe(now.saturating_sub(since.max(self.last_durable)), now);
+        }
+        self.last_durable = now;
+        self.run_is_durable = true;
+        let messages = self.member.durable(ticket);
+        if let Some((_, state)) = self.installing.take_if(|(installing, _)| *installing <= ticket) {
+            self.adopt(state);
+        }
+        self.send_messages(messages);
+    }
+
+    /// Begins a checkpoint when enough log has gathered since the last one.
+    pub(super) fn plan_checkpoint(&mut self) {
+        let full = self.space.is_disk_full();
+        let mut due = self.config.checkpoint_log_bytes + self.checkpoint.bytes;
+        if full {
+            // A checkpoint that is smaller than the log it replaces gives space back.
+            due = due.min(self.machine.state().total_bytes + 1);
+        }
+        if self.checkpoint.covered.is_some() || self.stopping.is_some() {
+            return;
+        }
+        let is_due = self.checkpoint.log_bytes >= due && self.clock.monotonic() >= self.checkpoint.not_before;
+        if self.checkpoint.waiting.is_none() && is_due {
+            self.checkpoint.waiting = Some((self.machine.state().clone(), self.checkpoint.log_bytes));
+        }
+        let persisted = self.member.persisted();
+        if let Some((state, covered)) = self.checkpoint.waiting.take_if(|(state, _)| state.index <= persisted) {
+            self.checkpoint.covered = Some(covered);
+            let kept = if full { 1 } else { CHECKPOINTS_KEPT };
+            self.outbox.push(Output::Checkpoint(Job { state, kept }));
+        }
+    }
+
+    pub(super) fn checkpoint_report(&mut self, report: CheckpointReport) {
+        let covered = self.checkpoint.covered.take().unwrap_or(0);
+        match report {
+            CheckpointReport::Written { index, bytes, took } => {
+                self.checkpoint.log_bytes = self.checkpoint.log_bytes.saturating_sub(covered);
+                self.checkpoint.index = self.checkpoint.index.max(index);
+                self.checkpoint.bytes = bytes;
+                self.checkpoint.seconds.observe(took.as_secs_f64());
+            }
+            CheckpointReport::Failed { reason } => {
+                tracing::warn!(reason, "cannot write a checkpoint; the log is kept and it will be tried again");
+                self.checkpoint.not_before = self.clock.monotonic() + CHECKPOINT_RETRY;
+            }
+        }
+    }
+
+    /// What is told to whoever closes the store while it waits for others.
+    pub(crate) fn give_up(&mut self) {
+        let error = KvError::Stopped { reason: "the store is closed".into() };
+        self.proposals.fail_all(&error);
+        self.reads.fail_all(&error);
+    }
+}
