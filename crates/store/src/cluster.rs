@@ -17,6 +17,7 @@ use crate::command::Command;
 use crate::disk::Disk;
 use crate::driver::{Incoming, Message};
 use crate::error::{KvError, OpenError};
+use crate::frame::Identity;
 use crate::machine::Outcome;
 use crate::peer::{FRAME_BYTES_MAX, LeaderView, MemberChange, MemberChangeError, MemberInfo};
 use crate::peer_frame::{Frame, Route, decode_frame};
@@ -70,6 +71,37 @@ impl Peers {
     }
 }
 
+/// The frame that these bytes are, if member `from` means it for `me`.
+pub(crate) fn frame_for(me: Identity, from: u64, frame: &[u8]) -> Option<Frame> {
+    let (route, frame) = decode_frame(frame).ok()?;
+    (route == Route { cluster: me.cluster, from, to: me.member }).then_some(frame)
+}
+
+/// Stores a snapshot that comes from `from` under a name of its own (`number`) and reads it back.
+pub(crate) fn receive(
+    disk: &dyn Disk,
+    (me, from): (Identity, u64),
+    number: u64,
+    header: &[u8],
+    body: &mut dyn io::Read,
+) -> Result<Incoming, ReceiveError> {
+    let refused = |reason: &str| ReceiveError::Refused { reason: reason.into() };
+    let message = match frame_for(me, from, header) {
+        Some(Frame::Raft(message)) if message.get_msg_type() == MessageType::MsgSnapshot => message,
+        Some(_) => return Err(refused("its header says something else")),
+        None => return Err(refused("it is not for this member of this cluster")),
+    };
+    let file = incoming_name(number);
+    let loaded = store_checkpoint(disk, &file, body).map_err(ReceiveError::Store)?;
+    let head = message.get_snapshot().get_metadata();
+    let fits = (loaded.state.index, loaded.state.term) == (head.index, head.term);
+    if loaded.header.identity != me || !fits {
+        remove_if_there(disk, &file);
+        return Err(refused("its body is not what its header says"));
+    }
+    Ok(Incoming { message, state: loaded.state, file })
+}
+
 impl Store {
     /// Takes a frame that member `from` has sent. Never blocks; drops the frame when too many wait, and frames that are not
     /// for this member of this cluster.
@@ -78,36 +110,19 @@ impl Store {
             return;
         }
         let Some(weight) = self.peers.weigh(frame.len()) else { return };
-        if let Some(frame) = self.decode(from, &frame) {
+        if let Some(frame) = frame_for(self.identity, from, &frame) {
             // A store that has ended needs no frames.
             self.inbox.send(Message::Frame { from, frame, weight: Some(weight) }).ok();
         }
     }
 
-    fn decode(&self, from: u64, frame: &[u8]) -> Option<Frame> {
-        let (route, frame) = decode_frame(frame).ok()?;
-        (route == Route { cluster: self.identity.cluster, from, to: self.identity.member }).then_some(frame)
-    }
-
     /// Takes a snapshot: the header that the sender's [`crate::OutgoingSnapshot`] carried and the body. Blocks on `body` and
     /// the disk. `Ok` means that it is durable here as a file; it counts once the driver has taken it.
     pub fn receive_snapshot(&self, from: u64, header: Bytes, body: &mut dyn io::Read) -> Result<(), ReceiveError> {
-        let refused = |reason: &str| ReceiveError::Refused { reason: reason.into() };
-        let message = match self.decode(from, &header) {
-            Some(Frame::Raft(message)) if message.get_msg_type() == MessageType::MsgSnapshot => message,
-            Some(_) => return Err(refused("its header says something else")),
-            None => return Err(refused("it is not for this member of this cluster")),
-        };
-        let file = incoming_name(self.peers.snapshots.fetch_add(1, Ordering::Relaxed));
-        let loaded = store_checkpoint(self.peers.disk.as_ref(), &file, body).map_err(ReceiveError::Store)?;
-        let head = message.get_snapshot().get_metadata();
-        let fits = (loaded.state.index, loaded.state.term) == (head.index, head.term);
-        if loaded.header.identity != self.identity || !fits {
-            remove_if_there(self.peers.disk.as_ref(), &file);
-            return Err(refused("its body is not what its header says"));
-        }
+        let number = self.peers.snapshots.fetch_add(1, Ordering::Relaxed);
+        let incoming = receive(self.peers.disk.as_ref(), (self.identity, from), number, &header, body)?;
         // A store that has ended takes nothing any more; the next start removes the file.
-        self.inbox.send(Message::Snapshot(Incoming { message, state: loaded.state, file })).ok();
+        self.inbox.send(Message::Snapshot(incoming)).ok();
         Ok(())
     }
 

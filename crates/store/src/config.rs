@@ -34,6 +34,8 @@ pub struct Config {
     pub segment_bytes: u64,
     /// A checkpoint is written once the log has grown by this much and by the size of the last checkpoint.
     pub checkpoint_log_bytes: u64,
+    /// So many applied entries are kept in memory for members that were away for a moment; others are sent a snapshot.
+    pub log_entries_kept: usize,
     /// Disk space held back, so that deletes can be logged when the disk is full.
     pub reserve_bytes: u64,
     /// How often the store looks at its clock (leases, compaction, space).
@@ -66,6 +68,7 @@ impl Default for Config {
             history_revisions_max: 1_000_000,
             segment_bytes: 64 << 20,
             checkpoint_log_bytes: 32 << 20,
+            log_entries_kept: 20_000,
             reserve_bytes: 64 << 20,
             tick_interval: Duration::from_millis(100),
         }

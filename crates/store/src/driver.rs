@@ -36,7 +36,7 @@ use crate::housekeeping::{Compactor, Space};
 use crate::kv::LeaseStatus;
 use crate::lease::Lessor;
 use crate::machine::{Machine, Outcome};
-use crate::member::Member;
+use crate::member::{Member, Rules};
 use crate::mvcc::State;
 use crate::peer::{LeaderView, MemberInfo, OutgoingSnapshot};
 use crate::peer_frame::{Frame, Route, encode_frame};
@@ -217,7 +217,7 @@ impl Driver {
         seed: u64,
     ) -> Result<Self, OpenError> {
         let now = clock.monotonic();
-        let member = Member::new(&mut recovered, seed)
+        let member = Member::new(&mut recovered, seed, config.log_entries_kept)
             .map_err(|source| OpenError::Consensus { detail: source.to_string().into() })?;
         let compactor = Compactor::new(&config, recovered.state.revision, now);
         let mut driver = Self {
@@ -272,6 +272,11 @@ impl Driver {
         self.take_effects();
         while self.machine.clean_up(usize::MAX) {}
         self.publish();
+    }
+
+    /// Breaks a rule, as a negative control of the simulation.
+    pub(crate) fn set_rules(&mut self, rules: Rules) {
+        self.member.set_rules(rules);
     }
 
     /// Tells why the store stopped writing, once it has.

@@ -23,6 +23,7 @@ pub mod error;
 pub mod kv;
 pub mod peer;
 pub mod sim_disk;
+pub mod simulation;
 pub mod status;
 pub mod watch;
 

@@ -12,7 +12,7 @@
 //!
 //! Invariant: `persisted()` is what is durable here; nobody else is ever told more.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use protobuf::Message as _;
 use raft::eraftpb::{ConfChange, ConfState, Entry, EntryType, HardState, Message, MessageType};
@@ -26,6 +26,8 @@ use crate::recovery::Recovered;
 
 /// Ticks without a word from the leader until an election: one to two seconds of 20 ms ticks.
 pub(crate) const ELECTION_TICKS: usize = 50;
+/// Who was not heard of for so long is not waited for.
+const GONE_TICKS: u32 = 150;
 /// Ticks between heartbeats.
 const HEARTBEAT_TICKS: usize = 5;
 /// Entries of one message, in bytes; one entry at least.
@@ -37,11 +39,10 @@ const COMMITTED_BYTES: u64 = 16 << 20;
 /// So much may wait for this disk. Then the member takes no more entries until the disk has caught up.
 const UNDURABLE_ENTRIES_MAX: u64 = 200_000;
 const UNDURABLE_BYTES_MAX: usize = 128 << 20;
-/// Applied entries that are kept for members that were away for a moment.
-const KEPT_ENTRIES: usize = 20_000;
+/// Applied entries that are kept for members that were away for a moment, in bytes.
 const KEPT_BYTES: usize = 32 << 20;
-/// While a snapshot is under way, the log behind it is kept up to so many bytes.
-const KEPT_BYTES_FOR_SNAPSHOT: usize = 256 << 20;
+/// What members that are up have not confirmed is kept longer, up to so many bytes.
+const KEPT_BYTES_FOR_OTHERS: usize = 256 << 20;
 
 /// This member's part in the cluster.
 pub(crate) struct Member {
@@ -58,16 +59,21 @@ pub(crate) struct Member {
     persisted: u64,
     /// Position of the newest snapshot under way to another member.
     snapshot_under_way: Option<u64>,
+    kept_entries: usize,
+    /// As leader: ticks since the others were heard of.
+    silence: HashMap<u64, u32>,
     rules: Rules,
 }
 
-/// What a negative control of the tests breaks. All true in earnest.
+/// What a negative control of the simulation breaks. All true in earnest.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules {
     /// Apply what others have made durable.
     pub(crate) apply_before_durable: bool,
-    /// Hold votes and acknowledgements back.
-    pub(crate) hold_messages: bool,
+    /// Hold votes back until they are on the disk.
+    pub(crate) hold_votes: bool,
+    /// Hold acknowledgements back until what they acknowledge is on the disk.
+    pub(crate) hold_acknowledgements: bool,
 }
 
 /// A step of the library that has not reached the disk.
@@ -120,7 +126,7 @@ pub(crate) struct PeerProgress {
 
 impl Member {
     /// Goes on after recovery. `seed` scatters the election timeouts.
-    pub(crate) fn new(recovered: &mut Recovered, seed: u64) -> Result<Self, raft::Error> {
+    pub(crate) fn new(recovered: &mut Recovered, seed: u64, kept_entries: usize) -> Result<Self, raft::Error> {
         let me = recovered.identity.member;
         let vitals = recovered.vitals;
         let state = &recovered.state;
@@ -154,10 +160,16 @@ impl Member {
             undurable_bytes: 0,
             persisted,
             snapshot_under_way: None,
-            rules: Rules { apply_before_durable: true, hold_messages: true },
+            kept_entries,
+            silence: HashMap::new(),
+            rules: Rules { apply_before_durable: true, hold_votes: true, hold_acknowledgements: true },
         };
         member.scatter_timeout();
         Ok(member)
+    }
+
+    pub(crate) fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
     }
 
     /// How often this member was started.
@@ -253,13 +265,30 @@ impl Member {
     }
 
     /// Takes a message of another member.
-    pub(crate) fn step(&mut self, message: Message) {
+    pub(crate) fn step(&mut self, mut message: Message) {
+        self.skip_committed(&mut message);
         if self.is_congested() && message.get_msg_type() == MessageType::MsgAppend && !message.entries.is_empty() {
             return;
         }
         // What doesn't fit is repeated or was overtaken by events.
         self.node.step(message).ok();
         self.scatter_timeout();
+    }
+
+    /// A leader that was told nothing for a while begins at what this disk has confirmed, which may be before what is committed
+    /// here. The library takes no such message; what it must take is the part behind.
+    fn skip_committed(&self, message: &mut Message) {
+        let committed = self.node.raft.raft_log.committed;
+        let ends_behind = message.entries.last().is_some_and(|last| last.index > committed);
+        let is_append = message.get_msg_type() == MessageType::MsgAppend && message.term >= self.term();
+        if !is_append || message.index >= committed || !ends_behind {
+            return;
+        }
+        let mut entries: Vec<Entry> = message.take_entries().into();
+        let rest = entries.split_off(entries.partition_point(|entry| entry.index <= committed));
+        message.log_term = entries.last().map_or(0, |entry| entry.term);
+        message.index = committed;
+        message.set_entries(rest.into());
     }
 
     fn step_local(&mut self, message: Message) -> bool {
@@ -274,6 +303,7 @@ impl Member {
             self.node.raft.election_elapsed = 0;
         }
         self.node.tick();
+        self.listen();
         self.scatter_timeout();
     }
 
@@ -320,17 +350,45 @@ impl Member {
     pub(crate) fn applied(&mut self, position: (u64, u64), conf_state: Option<ConfState>, is_alone: bool) {
         self.node.advance_apply_to(position.0);
         self.scatter_timeout();
+        let needed = self.needed_after();
+        let kept_entries = self.kept_entries;
         let log = self.node.mut_store();
         log.set_applied(position, conf_state);
-        match (is_alone, self.snapshot_under_way) {
+        if is_alone {
             // Who comes later gets a snapshot.
-            (true, _) => log.trim(0, 0, u64::MAX),
-            (false, None) => log.trim(KEPT_ENTRIES, KEPT_BYTES, u64::MAX),
-            (false, Some(index)) => {
-                log.trim(KEPT_ENTRIES, KEPT_BYTES, index);
-                log.trim(usize::MAX, KEPT_BYTES_FOR_SNAPSHOT, u64::MAX);
-            }
+            log.trim(0, 0, u64::MAX);
+        } else {
+            log.trim(kept_entries, KEPT_BYTES, needed);
+            log.trim(usize::MAX, KEPT_BYTES_FOR_OTHERS, u64::MAX);
         }
+    }
+
+    /// As leader: notes who can be reached.
+    fn listen(&mut self) {
+        if !self.is_leader() {
+            return self.silence.clear();
+        }
+        let before = std::mem::take(&mut self.silence);
+        let others = self.node.raft.prs().iter().filter(|(id, _)| **id != self.me);
+        let ticks = |(id, progress): (&u64, &raft::Progress)| {
+            let silence = if progress.recent_active { 0 } else { before.get(id).map_or(0, |ticks| ticks + 1) };
+            (*id, silence)
+        };
+        self.silence = others.map(ticks).collect();
+    }
+
+    /// As leader: what somebody who can be reached has not confirmed to have, be it that its disk is slow or that a snapshot
+    /// is on its way to it, begins after this position.
+    fn needed_after(&self) -> u64 {
+        if !self.is_leader() {
+            return u64::MAX;
+        }
+        let is_there = |id: &u64| *id != self.me && self.silence.get(id).is_none_or(|ticks| *ticks < GONE_TICKS);
+        let others = self.node.raft.prs().iter().filter(|(id, _)| is_there(id));
+        // Of whom nothing is known yet, it will be asked where the next message begins.
+        let matched =
+            others.map(|(_, progress)| if progress.matched > 0 { progress.matched } else { progress.next_idx - 1 });
+        matched.chain(self.snapshot_under_way).min().unwrap_or(u64::MAX)
     }
 
     /// The next step, if there is something to do.
@@ -349,8 +407,7 @@ impl Member {
         };
         let mut held = Vec::new();
         for message in ready.take_persisted_messages() {
-            let list =
-                if self.rules.hold_messages && depends_on_disk(&message) { &mut held } else { &mut effects.messages };
+            let list = if self.rules.depends_on_disk(&message) { &mut held } else { &mut effects.messages };
             list.push(message);
         }
         let entries = ready.take_entries();
@@ -425,6 +482,28 @@ impl Member {
         messages
     }
 
+    /// What this member has received of its leader and not acknowledged, because its disk is behind: term and index.
+    pub(crate) fn unconfirmed(&self) -> Option<(u64, u64)> {
+        let held = self.undurable.iter().flat_map(|step| &step.messages);
+        let of_term = held.filter(|m| m.term == self.term() && m.get_msg_type() == MessageType::MsgAppendResponse);
+        of_term.map(|message| message.index).max().map(|index| (self.term(), index))
+    }
+
+    /// As leader: a member has received everything up to `index`, though its disk has not. It need not be asked where to
+    /// begin any more; it counts for nothing else.
+    pub(crate) fn received(&mut self, from: u64, (term, index): (u64, u64)) {
+        if !self.is_leader() || term != self.term() {
+            return;
+        }
+        let Some(progress) = self.node.raft.mut_prs().get_mut(from) else { return };
+        if progress.state == raft::ProgressState::Probe && index >= progress.matched {
+            let next = progress.next_idx.max(index + 1);
+            progress.become_replicate();
+            progress.next_idx = next;
+            self.node.raft.send_append(from);
+        }
+    }
+
     /// Tells the library of what is committed, and so durable on a majority, as if it were durable here.
     fn acknowledge_committed(&mut self) {
         if !self.rules.apply_before_durable {
@@ -454,12 +533,14 @@ impl Member {
     }
 }
 
-/// Whether a message of a member that does not lead promises something about this disk.
-fn depends_on_disk(message: &Message) -> bool {
-    match message.get_msg_type() {
-        MessageType::MsgAppendResponse => !message.reject,
-        MessageType::MsgRequestVote | MessageType::MsgRequestVoteResponse => true,
-        _ => false,
+impl Rules {
+    /// Whether a message of a member that does not lead promises something about this disk.
+    fn depends_on_disk(self, message: &Message) -> bool {
+        match message.get_msg_type() {
+            MessageType::MsgAppendResponse => !message.reject && self.hold_acknowledgements,
+            MessageType::MsgRequestVote | MessageType::MsgRequestVoteResponse => self.hold_votes,
+            _ => false,
+        }
     }
 }
 
@@ -511,7 +592,7 @@ mod tests {
             log_bytes: 0,
             checkpoint_bytes: 0,
         };
-        Member::new(&mut recovered, 7).unwrap()
+        Member::new(&mut recovered, 7, 100).unwrap()
     }
 
     fn entry() -> Entry {

@@ -45,6 +45,11 @@ pub(crate) enum Frame {
     Health(Health),
     /// The receiver is no member any more.
     Removed,
+    /// The sender has all entries up to `index` of the leader of `term`, though not on its disk.
+    Received {
+        term: u64,
+        index: u64,
+    },
 }
 
 /// Why a proposal is not taken.
@@ -117,6 +122,7 @@ pub(crate) fn encode_frame(route: Route, frame: &Frame) -> Bytes {
             w.flag(health.is_full);
         }
         Frame::Removed => w.number(5),
+        Frame::Received { term, index } => [6, *term, *index].into_iter().for_each(|n| w.number(n)),
     }
     w.0.into()
 }
@@ -148,6 +154,7 @@ pub(crate) fn decode_frame(bytes: &[u8]) -> Result<(Route, Frame), Malformed> {
         3 => Frame::Answer { run: r.number()?, number: r.number()?, answer: decode_answer(&mut r)? },
         4 => Frame::Health(Health { latency: Duration::from_micros(r.number()?), is_full: r.flag()? }),
         5 => Frame::Removed,
+        6 => Frame::Received { term: r.number()?, index: r.number()? },
         _ => return Err(Malformed),
     };
     Ok((route, frame))
@@ -304,6 +311,7 @@ mod tests {
         }
         check(Frame::Health(Health { latency: Duration::from_millis(800), is_full: true }));
         check(Frame::Removed);
+        check(Frame::Received { term: 3, index: 1 << 50 });
     }
 
     proptest! {

@@ -50,6 +50,7 @@ impl Driver {
                 let at = self.clock.monotonic();
                 self.reports.insert(from, Report { latency, is_full, at });
             }
+            Frame::Received { term, index } => self.member.received(from, (term, index)),
             Frame::Removed if cluster.contains(from) => self.removed(),
             Frame::Removed => {}
         }
@@ -244,11 +245,26 @@ impl Driver {
             self.member.campaign();
         }
         self.take_effects();
+        self.report_received(now);
         if now.saturating_sub(self.last_health) >= HEALTH_EVERY {
             self.last_health = now;
             self.report_health(now);
         }
         self.watch_disk(now);
+    }
+
+    /// A slow disk holds acknowledgements back; without a word of what has arrived, a leader that lost track would send no more.
+    fn report_received(&mut self, now: Duration) {
+        let is_behind =
+            self.write_since.front().is_some_and(|(_, since)| now.saturating_sub(*since) > super::RAFT_TICK);
+        let leader = self.member.leader();
+        if is_behind
+            && leader != 0
+            && leader != self.identity.member
+            && let Some((term, index)) = self.member.unconfirmed()
+        {
+            self.send(leader, &Frame::Received { term, index });
+        }
     }
 
     fn report_health(&mut self, now: Duration) {

@@ -1,0 +1,121 @@
+//! A cluster on one thread, from a seed: members, disks, network, clients and their faults, in simulated time.
+//!
+//! ```text
+//! faults, clients --> World (events in the order of their time) --> Driver, LogWorker, SimDisk of each member
+//!                        |                                              |
+//!                        +---- Oracle <---- answers, applied revisions, watches
+//! ```
+//!
+//! A seed decides everything; the same seed does the same again. [`run`] throws all faults at a cluster and checks that it is
+//! linearizable, loses nothing, keeps leases, delivers watches whole and comes back when the faults end. [`run_slow_disk`]
+//! checks that one slow or stuck disk of three is not noticed, [`run_power_cuts`] that nothing depends on a disk that has not
+//! answered. There are negative controls ([`Broken`]) that they must catch.
+//!
+//! Reading order: `world`, `node`, `clients`, `faults`, `oracle`.
+
+mod clients;
+mod faults;
+mod node;
+mod oracle;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use base::{Rng, SeededRng};
+
+use clients::Purpose;
+use world::World;
+
+/// A rule that is broken on purpose: the oracles must find it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    Nothing,
+    /// Disks forget what they have confirmed.
+    SyncsIgnored,
+    /// A member applies only what is on its own disk.
+    ApplicationWaits,
+    /// Votes leave before they are on the disk.
+    VotesNotHeld,
+    /// Entries are acknowledged before they are on the disk.
+    AcknowledgementsNotHeld,
+}
+
+/// What happened in a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    pub writes: u64,
+    pub reads: u64,
+    pub unknown: u64,
+    pub crashes: u64,
+    pub snapshots: u64,
+    pub leaders: u64,
+    pub changes: u64,
+    pub watched: u64,
+}
+
+/// All faults at once for some simulated seconds, then peace. `Err`: what an oracle found, with the time.
+pub fn run(seed: u64, broken: Broken) -> Result<Figures, String> {
+    guarded(|| {
+        let mut rng = SeededRng::new(seed);
+        let members = [1, 3, 3, 3, 5][rng.below(5) as usize];
+        let mut world = World::new(seed, members, broken);
+        world.faults.enabled = true;
+        world.run_for(Duration::from_secs(15))?;
+        world.make_peace();
+        world.run_for(Duration::from_secs(20))?;
+        world.finish()
+    })
+}
+
+/// Three members, and the disk of one takes 800 ms, 5 s, or for ever. After a second nobody may notice, and leadership does
+/// not move again. `Err`: what an oracle found.
+pub fn run_slow_disk(seed: u64, broken: Broken) -> Result<Figures, String> {
+    guarded(|| {
+        let mut world = World::new(seed, 3, broken);
+        world.run_for(Duration::from_secs(4))?;
+        world.clients.purpose = Purpose::Steady;
+        world.run_for(Duration::from_secs(2))?;
+        let slow = 1 + seed % 3;
+        let delay = [Duration::from_millis(800), Duration::from_secs(5), Duration::MAX][(seed / 3 % 3) as usize];
+        world.slow_down(slow, delay);
+        world.run_for(Duration::from_millis(1000))?;
+        world.expect_speed(Some(Duration::from_millis(60)));
+        let leaders = world.figures.leaders;
+        world.run_for(Duration::from_secs(12))?;
+        world.expect_speed(None);
+        if world.figures.leaders != leaders {
+            return Err(format!("leadership moved {} times more", world.figures.leaders - leaders));
+        }
+        world.make_peace();
+        world.run_for(Duration::from_secs(12))?;
+        world.finish()
+    })
+}
+
+/// Three members with slow disks lose power all at once, again and again. `Err`: what an oracle found.
+pub fn run_power_cuts(seed: u64, broken: Broken) -> Result<Figures, String> {
+    guarded(|| {
+        let mut rng = SeededRng::new(seed ^ 0xc075);
+        let mut world = World::new(seed, 3, broken);
+        world.run_for(Duration::from_secs(3))?;
+        for _ in 0..12 {
+            for member in 1..=3 {
+                world.slow_down(member, Duration::from_millis(600));
+                world.crash(member, Duration::from_millis(100 + rng.below(100)));
+            }
+            world.run_for(Duration::from_millis(1300 + rng.below(3000)))?;
+        }
+        world.make_peace();
+        world.run_for(Duration::from_secs(10))?;
+        world.finish()
+    })
+}
+
+/// The library's own assertions count as findings.
+fn guarded(run: impl FnOnce() -> Result<Figures, String>) -> Result<Figures, String> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        Err(text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default())
+    })
+}

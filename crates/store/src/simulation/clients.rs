@@ -1,0 +1,293 @@
+//! Clients: each does one thing after the other at the member it is connected to, and remembers what it was told.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use base::{Rng, SeededRng};
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::Figures;
+use super::node::Running;
+use super::oracle::{Done, Oracle};
+use crate::command::Command;
+use crate::driver::Message;
+use crate::error::KvError;
+use crate::kv::{Compare, Delete, Op, OpResult, Put, RangeRequest, Txn, TxnResponse};
+use crate::machine::Outcome;
+use crate::record::encode_command;
+
+const CLIENTS: u64 = 9;
+const KEYS: u64 = 5;
+const TTL: Duration = Duration::from_secs(3);
+
+type Answer<T> = oneshot::Receiver<Result<T, KvError>>;
+
+/// What the clients are there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// All kinds of requests, at any pace.
+    Any,
+    /// Writes and reads every few milliseconds, on every member: is it fast?
+    Steady,
+}
+
+pub(super) struct Clients {
+    pub(super) purpose: Purpose,
+    list: Vec<Client>,
+    rng: SeededRng,
+    values: u64,
+    /// Since when and how fast every answer must be.
+    speed: Option<(Duration, Duration)>,
+}
+
+#[derive(Default)]
+struct Client {
+    member: u64,
+    waits: Option<Waits>,
+    next: Duration,
+    /// Key -> revision of its last change, as the client saw it.
+    known: HashMap<Bytes, i64>,
+    lease: Option<i64>,
+}
+
+struct Waits {
+    invoked: Duration,
+    what: What,
+}
+
+enum What {
+    Write { key: Bytes, value: Option<Bytes>, compared: Option<i64>, answer: Answer<Outcome> },
+    Read { key: Bytes, answer: Answer<()> },
+    Grant { id: i64, answer: Answer<Outcome> },
+    Renew { id: i64, answer: Answer<i64> },
+    Other { answer: Answer<Outcome> },
+}
+
+/// What came of one look at an answer.
+enum Look {
+    Nothing,
+    Over,
+}
+
+impl Clients {
+    pub(super) fn new(seed: u64) -> Self {
+        let list = (0..CLIENTS).map(|_| Client::default()).collect();
+        Self { purpose: Purpose::Any, list, rng: SeededRng::new(seed ^ 0xc11e), values: 0, speed: None }
+    }
+
+    pub(super) fn expect_speed(&mut self, now: Duration, limit: Option<Duration>) {
+        self.speed = limit.map(|limit| (now, limit));
+    }
+
+    /// A member is gone: whoever waits for it will never know.
+    pub(super) fn disconnect(&mut self, member: u64, now: Duration, figures: &mut Figures) {
+        for client in self.list.iter_mut().filter(|client| client.member == member) {
+            figures.unknown += u64::from(client.waits.take().is_some());
+            client.member = 0;
+            client.next = now + Duration::from_millis(50 + self.rng.below(150));
+        }
+    }
+
+    /// Connects who is not connected, to one of these.
+    pub(super) fn connect(&mut self, members: &[u64]) {
+        for (number, client) in self.list.iter_mut().enumerate().filter(|(_, client)| client.member == 0) {
+            let choice = if self.purpose == Purpose::Steady { number } else { self.rng.below(1 << 30) as usize };
+            client.member = members.get(choice % members.len().max(1)).copied().unwrap_or(0);
+        }
+    }
+
+    /// What the clients of this member want of it now.
+    pub(super) fn requests(&mut self, member: u64, now: Duration) -> Vec<Message> {
+        let mut messages = Vec::new();
+        for number in 0..self.list.len() {
+            let client = &self.list[number];
+            if client.member == member && client.waits.is_none() && client.next <= now {
+                messages.push(self.request(number, now));
+            }
+        }
+        messages
+    }
+
+    fn request(&mut self, number: usize, now: Duration) -> Message {
+        let key = Bytes::from(format!("k/{}", self.rng.below(KEYS)));
+        let choice = if self.purpose == Purpose::Steady { [0, 60][(number / 3) % 2] } else { self.rng.below(100) };
+        let (message, what) = match choice {
+            0..45 => self.write(key, None),
+            45..60 => {
+                let known = self.list[number].known.get(&key).copied().unwrap_or(0);
+                self.write(key, Some(known))
+            }
+            60..86 => {
+                let (reply, answer) = oneshot::channel();
+                (Message::Read { reply }, What::Read { key, answer })
+            }
+            86..91 => {
+                let op = Op::Delete(Delete { key: key.clone(), ..Delete::default() });
+                let (message, answer) = propose(Command::Txn(Txn::of(op)));
+                (message, What::Other { answer })
+            }
+            91 => {
+                let (message, answer) = propose(Command::Compact { revision: self.values.cast_signed() / 2 });
+                (message, What::Other { answer })
+            }
+            _ => self.lease(number),
+        };
+        self.list[number].waits = Some(Waits { invoked: now, what });
+        message
+    }
+
+    fn write(&mut self, key: Bytes, compared: Option<i64>) -> (Message, What) {
+        self.values += 1;
+        let mut text = format!("v{}", self.values);
+        if self.purpose == Purpose::Any && self.rng.below(10) == 0 {
+            text.push_str(&"x".repeat(700));
+        }
+        let value = Bytes::from(text);
+        let put = Op::Put(Put { key: key.clone(), value: value.clone(), ..Put::default() });
+        let read = Op::Range(RangeRequest { key: key.clone(), ..RangeRequest::default() });
+        let compares = compared.map(|revision| Compare::mod_revision_is(key.clone(), revision));
+        let txn = Txn { compares: compares.into_iter().collect(), success: vec![put], failure: vec![read] };
+        let (message, answer) = propose(Command::Txn(txn));
+        (message, What::Write { key, value: Some(value), compared, answer })
+    }
+
+    fn lease(&mut self, number: usize) -> (Message, What) {
+        if let Some(id) = self.list[number].lease {
+            let (reply, answer) = oneshot::channel();
+            return (Message::KeepAlive { id, reply }, What::Renew { id, answer });
+        }
+        self.values += 1;
+        let id = 1000 + self.values.cast_signed();
+        let ttl_seconds = TTL.as_secs().cast_signed();
+        let (message, answer) = propose(Command::LeaseGrant { id, ttl_seconds });
+        (message, What::Grant { id, answer })
+    }
+
+    /// Looks at the answers of this member.
+    pub(super) fn collect(
+        &mut self,
+        member: u64,
+        running: &Running,
+        now: Duration,
+        (oracle, figures): (&mut Oracle, &mut Figures),
+    ) -> Result<(), String> {
+        for client in self.list.iter_mut().filter(|client| client.member == member) {
+            let Some(mut waits) = client.waits.take() else { continue };
+            if let Some((since, limit)) = self.speed
+                && now.saturating_sub(waits.invoked.max(since)) > limit
+            {
+                return Err(format!("a client of member {member} waits since {:?}", waits.invoked));
+            }
+            match client.look(&mut waits, running, now, (oracle, figures))? {
+                Look::Nothing => client.waits = Some(waits),
+                Look::Over => {
+                    let pace = if self.purpose == Purpose::Steady { 8 } else { self.rng.below(60) };
+                    client.next = now + Duration::from_millis(pace);
+                    // Now and then a client goes to another member.
+                    if self.purpose == Purpose::Any && self.rng.below(20) == 0 {
+                        client.member = 0;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Client {
+    fn look(
+        &mut self,
+        waits: &mut Waits,
+        running: &Running,
+        now: Duration,
+        (oracle, figures): (&mut Oracle, &mut Figures),
+    ) -> Result<Look, String> {
+        let invoked = waits.invoked;
+        match &mut waits.what {
+            What::Write { key, value, compared, answer } => {
+                let Some(result) = taken(answer) else { return Ok(Look::Nothing) };
+                match result {
+                    Ok(Outcome::Txn(response)) => {
+                        figures.writes += 1;
+                        let done = self.written(&response, key, (value, *compared));
+                        oracle.done(Done { invoked, returned: now, ..done });
+                    }
+                    Ok(_) => return Err("an answer of the wrong kind".into()),
+                    Err(KvError::Stopped { .. } | KvError::Unavailable { .. }) => figures.unknown += 1,
+                    Err(_) => oracle.refused(value.clone().unwrap_or_default()),
+                }
+            }
+            What::Read { key, answer } => {
+                let Some(result) = taken(answer) else { return Ok(Look::Nothing) };
+                if result.is_ok() {
+                    figures.reads += 1;
+                    let state = running.published.state.load();
+                    let kv = state.newest(key).cloned();
+                    self.known.insert(key.clone(), kv.as_ref().map_or(0, |kv| kv.mod_revision));
+                    let (revision, value) = (state.revision, kv.map(|kv| kv.value.clone()));
+                    let (key, returned) = (key.clone(), now);
+                    oracle.done(Done { invoked, returned, revision, is_write: false, key, value, compared: None });
+                }
+            }
+            What::Grant { id, answer } => {
+                let Some(result) = taken(answer) else { return Ok(Look::Nothing) };
+                if result.is_ok() {
+                    oracle.granted(*id, TTL, invoked);
+                    self.lease = Some(*id);
+                }
+            }
+            What::Renew { id, answer } => {
+                let Some(result) = taken(answer) else { return Ok(Look::Nothing) };
+                match result {
+                    Ok(_) => oracle.renewed(*id, invoked)?,
+                    Err(KvError::LeaseNotFound { .. }) => self.lease = None,
+                    Err(_) => {}
+                }
+            }
+            What::Other { answer } => {
+                if taken(answer).is_none() {
+                    return Ok(Look::Nothing);
+                }
+            }
+        }
+        Ok(Look::Over)
+    }
+
+    /// What a transaction has done, without its times.
+    fn written(
+        &mut self,
+        response: &TxnResponse,
+        key: &Bytes,
+        (value, compared): (&Option<Bytes>, Option<i64>),
+    ) -> Done {
+        let (invoked, returned) = (Duration::ZERO, Duration::ZERO);
+        let (revision, key) = (response.revision, key.clone());
+        if response.succeeded {
+            self.known.insert(key.clone(), revision);
+            return Done { invoked, returned, revision, is_write: true, key, value: value.clone(), compared };
+        }
+        let found = response.results.first().and_then(|result| match result {
+            OpResult::Range(range) => range.kvs.first().cloned(),
+            _ => None,
+        });
+        self.known.insert(key.clone(), found.as_ref().map_or(0, |kv| kv.mod_revision));
+        let value = found.map(|kv| kv.value.clone());
+        Done { invoked, returned, revision, is_write: false, key, value, compared: None }
+    }
+}
+
+fn propose(command: Command) -> (Message, Answer<Outcome>) {
+    let (reply, answer) = oneshot::channel();
+    let body = encode_command(&command).into();
+    (Message::Propose { command, body, permit: None, reply }, answer)
+}
+
+/// The answer, if it is there. One that will never come is unknown.
+fn taken<T>(answer: &mut Answer<T>) -> Option<Result<T, KvError>> {
+    match answer.try_recv() {
+        Ok(result) => Some(result),
+        Err(oneshot::error::TryRecvError::Empty) => None,
+        Err(oneshot::error::TryRecvError::Closed) => Some(Err(KvError::Unavailable { reason: "no answer".into() })),
+    }
+}

@@ -1,0 +1,123 @@
+//! A member of the simulated cluster: its disk, and while it is up, its driver and log.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{ManualClock, Rng};
+
+use super::Broken;
+use crate::checkpoint::Job;
+use crate::config::Config;
+use crate::disk::Disk;
+use crate::driver::{Driver, LogReport};
+use crate::frame::Identity;
+use crate::log_worker::{LogRequest, LogWorker};
+use crate::member::Rules;
+use crate::peer::MemberInfo;
+use crate::recovery::recover;
+use crate::sim_disk::SimDisk;
+use crate::wal::Wal;
+use crate::watchers::Published;
+
+pub(super) const CLUSTER: u64 = 77;
+
+/// A machine with a disk.
+pub(super) struct Node {
+    pub(super) id: u64,
+    pub(super) disk: SimDisk,
+    pub(super) running: Option<Running>,
+    /// What a sync takes; `Duration::MAX` = it never ends.
+    pub(super) sync: Duration,
+    /// Not scheduled until then: the process is stopped.
+    pub(super) paused_until: Duration,
+    /// Counts lives; events of an earlier one are void.
+    pub(super) life: u64,
+    /// It has been removed from the cluster and never comes back.
+    pub(super) is_gone: bool,
+    config: Config,
+    broken: Broken,
+}
+
+/// A process.
+pub(super) struct Running {
+    pub(super) driver: Driver,
+    pub(super) published: Arc<Published>,
+    pub(super) log: LogWorker,
+    pub(super) queue: VecDeque<LogRequest>,
+    /// What the log is writing at the moment.
+    pub(super) writing: Option<Vec<LogRequest>>,
+    pub(super) checkpoint: Option<Job>,
+    pub(super) seen_revision: i64,
+    pub(super) seen_index: u64,
+    pub(super) leader: u64,
+    pub(super) snapshots: u64,
+}
+
+impl Node {
+    pub(super) fn new(id: u64, founders: &[u64], broken: Broken) -> Self {
+        let info = |id: &u64| MemberInfo { id: *id, peer_urls: vec![format!("sim:{id}")], ..MemberInfo::default() };
+        let config = Config {
+            cluster_id: Some(CLUSTER),
+            member_id: Some(id),
+            joining: !founders.contains(&id),
+            initial_members: founders.iter().map(info).collect(),
+            segment_bytes: 20_000,
+            checkpoint_log_bytes: 30_000,
+            log_entries_kept: 60,
+            reserve_bytes: 20_000,
+            ..Config::default()
+        };
+        let disk = SimDisk::new();
+        disk.ignore_syncs(broken == Broken::SyncsIgnored);
+        let (sync, paused_until) = (Duration::from_millis(1), Duration::ZERO);
+        Self { id, disk, running: None, sync, paused_until, life: 0, is_gone: false, config, broken }
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        Identity { cluster: CLUSTER, member: self.id }
+    }
+
+    pub(super) fn start(&mut self, clock: &Arc<ManualClock>, seed: u64) -> Result<(), String> {
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        let mut recovered = recover(&disk, &self.config, self.identity())
+            .map_err(|error| format!("member {} does not start: {error}", self.id))?;
+        let log_end = std::mem::take(&mut recovered.log_end);
+        let wal = Wal::new(Arc::clone(&disk), self.identity(), self.config.segment_bytes, log_end);
+        let log = LogWorker::new(wal, disk, clock.clone(), self.config.reserve_bytes);
+        let published = Published::new(recovered.state.clone());
+        let mut driver = Driver::new(self.config.clone(), clock.clone(), recovered, Arc::clone(&published), seed)
+            .map_err(|error| format!("member {} does not start: {error}", self.id))?;
+        driver.set_rules(Rules {
+            apply_before_durable: self.broken != Broken::ApplicationWaits,
+            hold_votes: self.broken != Broken::VotesNotHeld,
+            hold_acknowledgements: self.broken != Broken::AcknowledgementsNotHeld,
+        });
+        self.running = Some(Running {
+            driver,
+            published,
+            log,
+            queue: VecDeque::new(),
+            writing: None,
+            checkpoint: None,
+            seen_revision: 0,
+            seen_index: 0,
+            leader: 0,
+            snapshots: 0,
+        });
+        Ok(())
+    }
+
+    /// The power goes, perhaps in the middle of a write.
+    pub(super) fn crash(&mut self, rng: &mut dyn Rng) {
+        if let Some(mut running) = self.running.take()
+            && let Some(writing) = running.writing.take()
+        {
+            self.disk.crash_at(self.disk.operations() + 1 + rng.below(4));
+            // Nobody hears the reports any more.
+            running.log.run(writing, &mut |_: LogReport| {});
+        }
+        self.disk.crash(rng);
+        self.life += 1;
+    }
+}
