@@ -10,7 +10,7 @@
 //! an answered write is visible to every later read of this server.
 //!
 //! Reading order: [`config`], [`chain`], [`reader`], [`error`], [`body`]; [`server`], [`request`], [`negotiate`]; [`registry`],
-//! [`stored`], [`cache`]; [`rest`], [`encode`]; [`streams`], [`listener`], [`upkeep`];
+//! [`stored`], [`cache`]; [`rest`], [`encode`]; [`streams`], [`listener`], [`upkeep`], [`masters`];
 //! then the security side: [`pki`], [`authn`], [`authz`], [`rbac`],
 //! [`admission`], [`encryption`], [`audit`], put together in [`security`].
 
@@ -29,6 +29,7 @@ pub mod encryption;
 pub mod error;
 pub mod listener;
 pub mod managed;
+pub mod masters;
 pub mod negotiate;
 pub mod openapi;
 pub mod paths;

@@ -21,6 +21,7 @@ pub mod update;
 pub mod watch;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use http::{HeaderMap, Method, Response, StatusCode};
 use semantics::strategy;
@@ -28,10 +29,12 @@ use serde_json::Value;
 
 use crate::body::{Body, full};
 use crate::cache::Entry;
+use crate::cache::feed::FeedError;
 use crate::chain::{Attributes, Identity};
 use crate::encode::{self, Encoder};
 use crate::error::ApiError;
 use crate::negotiate::{self, Media, Offers, Representation};
+use crate::registry::write::kv_error;
 use crate::registry::{Registry, Resource};
 use crate::request::{Query, RequestInfo};
 use crate::server::Core;
@@ -185,8 +188,30 @@ pub fn success(resource: &Resource, entry: Option<&Entry>, uid: &str) -> Value {
     })
 }
 
+/// How long a request waits for what other servers have written.
+const NEWEST_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whether a request must see everything that any server has answered: writes, and reads that do not name a moment.
+fn wants_newest(call: &Call) -> bool {
+    let names_moment = |name| call.query.get(name).is_some_and(|value| !value.is_empty());
+    match call.info.verb.as_str() {
+        "get" | "list" | "watch" => !names_moment("resourceVersion") && !names_moment("continue"),
+        _ => true,
+    }
+}
+
+fn newest_error(error: &FeedError) -> ApiError {
+    match error {
+        FeedError::Read(error) | FeedError::Watch(error) => kv_error(error),
+        FeedError::Behind => ApiError::timeout("the store did not answer in time", 1),
+    }
+}
+
 /// Chooses the verb's handler for the main resource.
 pub async fn handle(call: Call, body: Body) -> Result<Response<Body>, ApiError> {
+    if wants_newest(&call) {
+        call.registry().feed.catch_up(NEWEST_PATIENCE).await.map_err(|error| newest_error(&error))?;
+    }
     if !call.info.subresource.is_empty() {
         return sub::handle(call, body).await;
     }
@@ -210,7 +235,7 @@ pub async fn handle(call: Call, body: Body) -> Result<Response<Body>, ApiError> 
         return Err(ApiError::method_not_allowed());
     }
     match verb {
-        "get" => get::get(&call),
+        "get" => get::get(&call).await,
         "list" => list::list(&call).await,
         "watch" => watch::watch(call).await,
         "create" => create::create(&call, body).await,

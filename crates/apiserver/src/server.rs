@@ -31,6 +31,7 @@ use crate::config::ApiServerConfig;
 use crate::documents::Documents;
 use crate::encode::value_bytes;
 use crate::error::ApiError;
+use crate::masters::Masters;
 use crate::negotiate::{self, Media, Offers, Representation};
 use crate::reader::Reader;
 use crate::registry::Registry;
@@ -44,6 +45,7 @@ pub struct Core {
     pub config: ApiServerConfig,
     pub registry: Arc<Registry>,
     pub services: ServiceNumbers,
+    pub masters: Masters,
     /// Becomes true when watches and idle connections have to end.
     pub stopping: watch::Sender<bool>,
     /// The caches are filled and the system namespaces exist.
@@ -64,10 +66,12 @@ impl ApiServer {
         let services = ServiceNumbers::new(&config);
         let address = config.advertise.map(|(address, port)| std::net::SocketAddr::new(address, port).to_string());
         config.paths.push(Arc::new(Documents::new(address.unwrap_or_default(), paths::GIT_VERSION)));
+        let masters = Masters::new(&registry);
         let core = Core {
             config,
             registry,
             services,
+            masters,
             stopping: watch::Sender::new(false),
             ready: AtomicBool::new(false),
             metrics: paths::Metrics::default(),

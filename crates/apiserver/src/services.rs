@@ -2,7 +2,7 @@
 //!
 //! Input: a Service about to be written. Output: the same with its numbers filled in, and a guard to hold until it is written.
 //! Invariants: what is in use is read from the Services themselves under one lock, so nothing leaks and nothing needs repair;
-//! a number is never given twice.
+//! a number is never given twice, also not by two servers: the write holds only if there is no newer Service.
 //! Not here: whether a Service may change its numbers (see `semantics`), who routes to them.
 
 use std::collections::{HashMap, HashSet};
@@ -21,7 +21,12 @@ use crate::rest::Call;
 use crate::stored::{Source, decode_entry};
 
 /// Held from allocation to the end of the write.
-pub type Guard = Option<OwnedMutexGuard<Known>>;
+pub struct Allocation {
+    /// Every Service up to this revision was taken into account; the write must be refused if there is a newer one, which
+    /// another server wrote.
+    pub newest: i64,
+    _known: OwnedMutexGuard<Known>,
+}
 
 /// What each Service holds, as of its revision.
 #[derive(Debug, Default)]
@@ -80,12 +85,12 @@ impl ServiceNumbers {
         object: &mut Value,
         old: Option<&Value>,
         dry_run: bool,
-    ) -> Result<Guard, ApiError> {
+    ) -> Result<Option<Allocation>, ApiError> {
         if call.resource.plural != "services" || !call.resource.group.is_empty() || !call.info.subresource.is_empty() {
             return Ok(None);
         }
         let mut known = self.known.clone().lock_owned().await;
-        known.refresh(&call.resource.cache, &call.resource.source);
+        let newest = known.refresh(&call.resource.cache, &call.resource.source);
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let taken = known.taken(&call.key(&name));
         semantics::kinds::prepare_service_allocation(object, old);
@@ -95,7 +100,7 @@ impl ServiceNumbers {
         if !errors.is_empty() {
             return Err(call.rejected(&name, semantics::Rejection::Invalid(errors.into_vec())));
         }
-        Ok((!dry_run).then_some(known))
+        Ok((!dry_run).then_some(Allocation { newest, _known: known }))
     }
 
     fn allocate_address(&self, call: &Call, object: &mut Value, taken: &Taken, errors: &mut Errors) {
@@ -243,8 +248,8 @@ fn default_families(spec: &mut Value) {
 }
 
 impl Known {
-    /// Reads what has changed since the last time.
-    fn refresh(&mut self, cache: &ResourceCache, source: &Source) {
+    /// Reads what has changed since the last time; returns the revision of the newest change.
+    fn refresh(&mut self, cache: &ResourceCache, source: &Source) -> i64 {
         let snapshot = cache.snapshot();
         self.services.retain(|key, _| snapshot.get(key).is_some());
         for (key, entry) in &snapshot.entries {
@@ -258,6 +263,7 @@ impl Known {
                 Err(error) => tracing::error!(%error, "a Service cannot be read; its numbers count as free"),
             }
         }
+        snapshot.revision
     }
 
     fn taken(&self, but: &Bytes) -> Taken {

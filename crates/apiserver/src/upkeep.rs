@@ -1,9 +1,10 @@
 //! Starting and background work: filling the caches, compaction, system namespaces, the `kubernetes` Service.
 //!
-//! Invariant: every step may be repeated; what exists already is left as it is, except what this server alone keeps (its own
+//! Invariant: every step may be repeated; what exists already is left as it is, except what the servers keep (their
 //! endpoints).
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tower::Service;
 use crate::body::{Body, full};
 use crate::cache::feed::FeedError;
 use crate::chain::Identity;
+use crate::masters::{self, derive_endpoints};
 use crate::server::{ApiServer, Core, stopped};
 
 /// Namespaces that always exist.
@@ -30,6 +32,8 @@ const BOOTSTRAP_RETRY: Duration = Duration::from_secs(1);
 pub enum StartError {
     #[error("fill the caches")]
     Fill(#[from] FeedError),
+    #[error("say that this server lives")]
+    Masters(#[source] KvError),
     #[error("bootstrap {what}: {answer}")]
     Bootstrap { what: String, answer: String },
 }
@@ -44,7 +48,24 @@ impl ApiServer {
         bootstrap(self).await?;
         core.ready.store(true, Ordering::Release);
         tokio::spawn(run_bootstrap(self.clone()));
+        tokio::spawn(run_masters(self.clone()));
         Ok(())
+    }
+
+    /// Takes this server out of the endpoints, if there are others: for a stop in order, before [`ApiServer::stop`].
+    pub async fn leave(&self) {
+        let Some((address, port)) = self.core.config.advertise.filter(|(address, _)| !address.is_loopback()) else {
+            return;
+        };
+        match self.core.masters.leave(address).await {
+            Ok(others) if others.is_empty() => {}
+            Ok(others) => {
+                if let Err(error) = put_endpoints(self, &others, port).await {
+                    tracing::info!(error = &error as &dyn std::error::Error, "the endpoints still name this server");
+                }
+            }
+            Err(error) => tracing::info!(%error, "the endpoints still name this server"),
+        }
     }
 }
 
@@ -98,7 +119,7 @@ async fn bootstrap(server: &ApiServer) -> Result<(), StartError> {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         ensure(server, path, name, &namespace, false).await?;
     }
-    let Some((address, port)) = server.core.config.advertise else { return Ok(()) };
+    let Some((_, port)) = server.core.config.advertise else { return Ok(()) };
     let cluster_ip = server.core.services.first_address().to_string();
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let service = json!({
@@ -111,34 +132,38 @@ async fn bootstrap(server: &ApiServer) -> Result<(), StartError> {
         }
     });
     ensure(server, "/api/v1/namespaces/default/services", "kubernetes", &service, false).await?;
-    if address.is_loopback() {
+    write_endpoints(server).await
+}
+
+/// The endpoints of the `kubernetes` Service: all servers that live.
+async fn write_endpoints(server: &ApiServer) -> Result<(), StartError> {
+    let Some((address, port)) = server.core.config.advertise.filter(|(address, _)| !address.is_loopback()) else {
         // No Pod could follow such an endpoint, and the API refuses it.
         return Ok(());
+    };
+    let live = server.core.masters.renew(address).await.map_err(StartError::Masters)?;
+    put_endpoints(server, &live, port).await
+}
+
+async fn put_endpoints(server: &ApiServer, live: &[IpAddr], port: u16) -> Result<(), StartError> {
+    for (collection, object) in derive_endpoints(live, port) {
+        ensure(server, collection, "kubernetes", &object, true).await?;
     }
-    let endpoints = json!({
-        "apiVersion": "v1", "kind": "Endpoints",
-        "metadata": {
-            "name": "kubernetes", "namespace": "default",
-            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}
-        },
-        "subsets": [{
-            "addresses": [{"ip": address.to_string()}],
-            "ports": [{"name": "https", "port": port, "protocol": "TCP"}]
-        }]
-    });
-    ensure(server, "/api/v1/namespaces/default/endpoints", "kubernetes", &endpoints, true).await?;
-    let slice = json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-        "metadata": {
-            "name": "kubernetes", "namespace": "default",
-            "labels": {"kubernetes.io/service-name": "kubernetes"}
-        },
-        "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
-        "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}],
-        "ports": [{"name": "https", "port": port, "protocol": "TCP"}]
-    });
-    let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
-    ensure(server, path, "kubernetes", &slice, true).await
+    Ok(())
+}
+
+/// Says every [`masters::RENEW_EVERY`] that this server lives.
+async fn run_masters(server: ApiServer) {
+    let mut stop = server.core.stopping.subscribe();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(masters::RENEW_EVERY) => {}
+            () = stopped(&mut stop) => return,
+        }
+        if let Err(error) = write_endpoints(&server).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the endpoints of the API servers are not up to date");
+        }
+    }
 }
 
 /// Creates an object that is missing; with `keep`, replaces one that is there (an equal one is not written).

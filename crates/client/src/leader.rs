@@ -10,6 +10,7 @@ use std::time::Duration;
 use base::Clock;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client};
 
@@ -47,23 +48,40 @@ pub struct LeadershipLost {
     pub lease: String,
 }
 
-/// Waits until this one leads, then runs `work`. Drops it and fails when the leadership is lost.
+/// Waits until this one leads, then runs `work`. Drops it and fails when the leadership is lost; `None` when `stop` came
+/// first: then the Lease is given up, so that another one need not wait for its end.
 pub async fn run_as_leader<T>(
     client: Client,
     spec: LeaderSpec,
     clock: Arc<dyn Clock>,
+    stop: impl Future<Output = ()>,
     work: impl Future<Output = T>,
-) -> Result<T, LeadershipLost> {
+) -> Result<Option<T>, LeadershipLost> {
     let api = Api::namespaced(client, &spec.namespace);
     let mut elector = Elector { api, spec, clock, seen: Seen::default() };
+    let mut stop = std::pin::pin!(stop);
     while !elector.try_claim().await {
-        tokio::time::sleep(elector.spec.retry_period).await;
+        tokio::select! {
+            () = tokio::time::sleep(elector.spec.retry_period) => {}
+            () = &mut stop => return Ok(None),
+        }
     }
     tracing::info!(lease = elector.spec.lease, "leading");
-    tokio::select! {
-        done = work => Ok(done),
-        () = elector.hold() => Err(LeadershipLost { lease: elector.spec.lease.clone() }),
+    let ended = {
+        let (work, hold) = (std::pin::pin!(work), std::pin::pin!(elector.hold()));
+        tokio::select! {
+            done = work => Ok(Some(done)),
+            () = hold => Err(()),
+            () = stop => Ok(None),
+        }
+    };
+    match ended {
+        // The work has been dropped: from here on nobody works under this Lease.
+        Ok(None) => elector.release().await,
+        Err(()) => return Err(LeadershipLost { lease: elector.spec.lease.clone() }),
+        Ok(Some(_)) => {}
     }
+    Ok(ended.unwrap_or_default())
 }
 
 struct Elector {
@@ -155,6 +173,20 @@ impl Elector {
         }
     }
 
+    /// Gives the Lease up, if that goes quickly; else it ends by itself.
+    async fn release(&self) {
+        let release = async {
+            let Some(current) = self.api.get_opt(&self.spec.lease).await? else { return Ok(()) };
+            let Some(next) = derive_released(current, &self.spec.identity, self.clock.now()) else { return Ok(()) };
+            self.api.replace(&self.spec.lease, &PostParams::default(), &next).await.map(|_| ())
+        };
+        match tokio::time::timeout(self.spec.retry_period, release).await {
+            Ok(Ok(())) => tracing::info!(lease = self.spec.lease, "given up"),
+            Ok(Err(error)) => tracing::debug!(lease = self.spec.lease, %error, "not given up"),
+            Err(_) => tracing::debug!(lease = self.spec.lease, "not given up in time"),
+        }
+    }
+
     fn derive_lease(&self, current: Option<Lease>) -> Lease {
         let now = MicroTime(self.clock.now());
         let before = current.as_ref().and_then(|lease| lease.spec.clone()).unwrap_or_default();
@@ -176,6 +208,23 @@ impl Elector {
         };
         Lease { metadata, spec: Some(spec) }
     }
+}
+
+/// The Lease without a holder; `None` if it is not ours.
+fn derive_released(current: Lease, identity: &str, now: Timestamp) -> Option<Lease> {
+    let before = current.spec.unwrap_or_default();
+    if before.holder_identity.as_deref() != Some(identity) {
+        return None;
+    }
+    let now = MicroTime(now);
+    let spec = LeaseSpec {
+        holder_identity: Some(String::new()),
+        lease_duration_seconds: Some(1),
+        acquire_time: Some(now.clone()),
+        renew_time: Some(now),
+        ..before
+    };
+    Some(Lease { metadata: current.metadata, spec: Some(spec) })
 }
 
 #[cfg(test)]
@@ -201,5 +250,12 @@ mod tests {
         check(Some(lease("other", "7")), 115, Claim::Take);
         check(Some(lease("other", "8")), 115, Claim::Wait);
         check(Some(lease("", "8")), 100, Claim::Take);
+    }
+
+    #[test]
+    fn only_the_own_lease_is_given_up() {
+        let released = derive_released(lease("me", "7"), "me", Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(released.spec.unwrap().holder_identity.as_deref(), Some(""));
+        assert!(derive_released(lease("other", "7"), "me", Timestamp::UNIX_EPOCH).is_none());
     }
 }

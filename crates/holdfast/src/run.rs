@@ -167,9 +167,12 @@ pub async fn wait_for_signal() {
     info!("stopping");
 }
 
-/// Components first, then the API server and its store.
+/// Components first, then the API server and its store. The first runtime is the API server's.
 fn end<const N: usize>(plane: &ControlPlane, stop: &CancellationToken, runtimes: [Runtime; N]) {
     stop.cancel();
+    if let Some(api) = runtimes.first() {
+        api.block_on(plane.components_ended());
+    }
     plane.stop();
     for runtime in runtimes {
         runtime.shutdown_timeout(std::time::Duration::from_secs(2));

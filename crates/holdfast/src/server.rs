@@ -12,23 +12,28 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use apiserver::pki::{Pki, PkiConfig, ServerTls};
 use apiserver::security::Security;
 use apiserver::streams::dial::{DialError, DirectConnector};
 use apiserver::{ApiServer, ApiServerConfig, Identity};
 use base::{Clock, OsRng, Rng};
-use client::{EventRecorder, Informers};
+use client::{EventRecorder, Informers, LeaderSpec, LeadershipLost, run_as_leader};
 use controllers::nodes::cidr::CidrRange;
+use store::Kv as _;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::supervise::run_supervised;
 use crate::{network, scheduling};
 
 /// Every node gets a /24 of the Pod network, as elsewhere.
 const NODE_PREFIX: u8 = 24;
+/// A Lease is given up within two seconds or not at all.
+const COMPONENTS_END: Duration = Duration::from_secs(3);
 
 /// Everything the control plane is told.
 #[derive(Debug, Clone)]
@@ -56,6 +61,8 @@ pub enum ServerError {
     PodNetwork { network: Ipv4Addr, prefix: u8 },
     #[error("the store does not open")]
     Store(#[from] store::OpenError),
+    #[error("the store does not answer")]
+    Kv(#[from] store::KvError),
     #[error("the certificates cannot be used")]
     Pki(#[from] apiserver::pki::PkiError),
     #[error("the way to the kubelets cannot be set up")]
@@ -78,6 +85,9 @@ pub struct ControlPlane {
     pub pki: Arc<Pki>,
     store: Arc<store::Store>,
     pod_range: CidrRange,
+    /// Of this server among all that ask for a Lease; the same after a restart, which then need not wait for its own end.
+    identity: String,
+    components: TaskTracker,
 }
 
 /// Starts store and API server on the current runtime; returns once requests are answered.
@@ -102,11 +112,13 @@ pub async fn start(settings: &ServerSettings, clock: Arc<dyn Clock>) -> Result<C
     let tls = pki.server_tls()?;
     spawn_listener(&server, listener, &pki, tls);
     write_admin_kubeconfig(settings, &pki)?;
-    Ok(ControlPlane { server, pki, store, pod_range })
+    let identity = format!("{}_{:016x}", settings.hostname, store.status().await?.member_id);
+    Ok(ControlPlane { server, pki, store, pod_range, identity, components: TaskTracker::new() })
 }
 
 impl ControlPlane {
-    /// Runs controllers and scheduler on `runtime` until `stop`.
+    /// Runs controllers and scheduler on `runtime` until `stop`, each only while it holds its Lease: of all servers of a
+    /// cluster, one works.
     pub fn spawn_components(&self, runtime: &Handle, clock: &Arc<dyn Clock>, stop: &CancellationToken) {
         // A client starts its worker on the runtime that it is made in.
         let _inside = runtime.enter();
@@ -116,19 +128,38 @@ impl ControlPlane {
         };
         let controller_client = client_of(&self.server, "system:kube-controller-manager", &["system:masters"]);
         let (c, s) = (clock.clone(), stop.clone());
-        runtime.spawn(async move {
-            let clock = c.clone();
+        let leader = LeaderSpec::new("kube-controller-manager", &self.identity);
+        let controllers = async move {
+            let (clock, stop) = (c.clone(), s.clone());
             run_supervised("controllers", &*c, s, move || {
-                run_controllers(controller_client.clone(), settings.clone(), clock.clone())
+                let (client, settings, clock) = (controller_client.clone(), settings.clone(), clock.clone());
+                let work = run_controllers(client.clone(), settings, clock.clone());
+                lead(client, leader.clone(), clock, stop.clone(), work)
             })
             .await;
-        });
+        };
+        self.components.spawn_on(controllers, runtime);
         let scheduler_client = client_of(&self.server, "system:kube-scheduler", &[]);
         let (c, s) = (clock.clone(), stop.clone());
-        runtime.spawn(async move {
-            let clock = c.clone();
-            run_supervised("scheduler", &*c, s, move || run_scheduler(scheduler_client.clone(), clock.clone())).await;
-        });
+        let leader = LeaderSpec::new("kube-scheduler", &self.identity);
+        let scheduler = async move {
+            let (clock, stop) = (c.clone(), s.clone());
+            run_supervised("scheduler", &*c, s, move || {
+                let (client, clock) = (scheduler_client.clone(), clock.clone());
+                let work = run_scheduler(client.clone(), clock.clone());
+                lead(client, leader.clone(), clock, stop.clone(), work)
+            })
+            .await;
+        };
+        self.components.spawn_on(scheduler, runtime);
+        self.components.close();
+    }
+
+    /// Waits, at most [`COMPONENTS_END`], until the components have ended after their `stop` and have given up their Leases.
+    pub async fn components_ended(&self) {
+        if tokio::time::timeout(COMPONENTS_END, self.components.wait()).await.is_err() {
+            tracing::info!("controllers or scheduler have not ended in time; leaving them");
+        }
     }
 
     /// Resolves with the reason when the store can no longer write (a failed fsync, a lost disk): the process must end.
@@ -220,6 +251,29 @@ fn write_admin_kubeconfig(settings: &ServerSettings, pki: &Pki) -> Result<(), Se
     let text = pki.admin_kubeconfig(&format!("https://{}:{}", settings.advertise, settings.port))?;
     apiserver::pki::files::write_private(&path, text.as_bytes())?;
     Ok(())
+}
+
+/// Why a component ended that should not.
+#[derive(Debug, thiserror::Error)]
+enum ComponentError<E: std::error::Error + 'static> {
+    #[error(transparent)]
+    Lost(#[from] LeadershipLost),
+    #[error(transparent)]
+    Ended(E),
+}
+
+/// Runs `work` while this server holds the Lease.
+async fn lead<E: std::error::Error + 'static>(
+    client: kube::Client,
+    spec: LeaderSpec,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+    work: impl Future<Output = Result<(), E>>,
+) -> Result<(), ComponentError<E>> {
+    match run_as_leader(client, spec, clock, stop.cancelled(), work).await? {
+        Some(ended) => ended.map_err(ComponentError::Ended),
+        None => Ok(()),
+    }
 }
 
 async fn run_controllers(

@@ -10,7 +10,7 @@
 //! Not here: what an object means.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -46,6 +46,21 @@ pub struct Feed {
     /// Serializes filling and feeding.
     order: tokio::sync::Mutex<()>,
     json_copies: Arc<JsonCopies>,
+    asks: Asks,
+}
+
+/// Questions for the newest revision: those that come while one is under way share the next.
+#[derive(Default)]
+struct Asks {
+    asked: AtomicU64,
+    answered: tokio::sync::Mutex<Answered>,
+}
+
+/// What the last answer covers.
+#[derive(Default, Clone, Copy)]
+struct Answered {
+    asks: u64,
+    revision: i64,
 }
 
 /// The caches could not be brought up to date.
@@ -55,7 +70,7 @@ pub enum FeedError {
     Read(#[source] KvError),
     #[error("watch the store")]
     Watch(#[source] KvError),
-    #[error("the caches did not follow the store in time")]
+    #[error("the store or the caches did not answer in time")]
     Behind,
 }
 
@@ -68,6 +83,7 @@ impl Feed {
             waiters: Mutex::new(BTreeMap::new()),
             order: tokio::sync::Mutex::new(()),
             json_copies: Arc::default(),
+            asks: Asks::default(),
         }
     }
 
@@ -103,6 +119,29 @@ impl Feed {
             _ if self.applied() >= revision => Ok(()),
             _ => Err(FeedError::Behind),
         }
+    }
+
+    /// Returns once the caches hold everything that any server had answered when this was called: what makes a read from the
+    /// caches linearizable.
+    pub async fn catch_up(&self, patience: Duration) -> Result<(), FeedError> {
+        let caught_up = async {
+            let revision = self.ask_revision().await.map_err(FeedError::Read)?;
+            self.wait_applied(revision, patience).await
+        };
+        tokio::time::timeout(patience, caught_up).await.unwrap_or(Err(FeedError::Behind))
+    }
+
+    async fn ask_revision(&self) -> Result<i64, KvError> {
+        let number = self.asks.asked.fetch_add(1, Ordering::AcqRel) + 1;
+        let mut answered = self.asks.answered.lock().await;
+        if answered.asks < number {
+            // Whoever has asked by now asked before the question goes out.
+            let asks = self.asks.asked.load(Ordering::Acquire);
+            let key = Bytes::from_static(ROOT);
+            let found = self.kv.range(RangeRequest { key, count_only: true, ..RangeRequest::default() }).await?;
+            *answered = Answered { asks, revision: found.revision };
+        }
+        Ok(answered.revision)
     }
 
     /// Reads all resources as of one revision and opens the watch that continues from there.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
-use store::{Compare, Delete, KvError, Op, Put, Txn};
+use store::{Compare, Delete, KvError, Op, Put, Relation, Target, Txn};
 
 use super::{Registry, Resource};
 use crate::cache::Entry;
@@ -37,13 +37,16 @@ pub struct PutRequest<'a> {
     /// In the served version.
     pub value: Value,
     pub ttl: Option<Duration>,
+    /// Written only if nothing of the resource is newer than this revision, else it counts as outdated: for what depends on
+    /// all of its objects.
+    pub newest: Option<i64>,
     pub dry_run: bool,
 }
 
 impl Registry {
     /// Writes an object if it is still as `base` says.
     pub async fn put(&self, request: PutRequest<'_>) -> Result<Committed, ApiError> {
-        let PutRequest { resource, key, base, value, ttl, dry_run } = request;
+        let PutRequest { resource, key, base, value, ttl, newest, dry_run } = request;
         let encoded = encode(resource, &key, value)?;
         if let Some(base) = base
             && base.form == encoded.form
@@ -64,8 +67,10 @@ impl Registry {
         let expected = base.map_or(0, |base| base.revision);
         let lease = self.leases.lease(ttl).await.map_err(|error| kv_error(&error))?;
         let put = Put { key: key.clone(), value: encoded.stored.clone(), lease, ..Put::default() };
+        let mut compares = vec![Compare::mod_revision_is(key.clone(), expected)];
+        compares.extend(newest.map(|newest| nothing_newer(&resource.source.prefix, newest)));
         let txn = Txn {
-            compares: vec![Compare::mod_revision_is(key.clone(), expected)],
+            compares,
             success: vec![Op::Put(put)],
             failure: Vec::new(),
         };
@@ -110,6 +115,16 @@ impl Registry {
 
     async fn applied(&self, revision: i64) -> Result<(), ApiError> {
         self.feed.wait_applied(revision, APPLY_PATIENCE).await.map_err(ApiError::internal)
+    }
+}
+
+/// Holds while no key below `prefix` has changed after `newest`.
+fn nothing_newer(prefix: &Bytes, newest: i64) -> Compare {
+    Compare {
+        key: prefix.clone(),
+        end: store::prefix_end(prefix),
+        relation: Relation::Less,
+        target: Target::ModRevision(newest + 1),
     }
 }
 

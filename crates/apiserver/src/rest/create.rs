@@ -1,6 +1,6 @@
 //! Create: decode, default, fill metadata, admit, validate, write.
 //!
-//! Invariants: a generated name that is taken is drawn again, a given one is an AlreadyExists; nothing of an object that fails
+//! Invariants: a generated name that is taken is drawn again (and so is a number of a Service that another server gave away), a given one is an AlreadyExists; nothing of an object that fails
 //! any step reaches the store.
 
 use std::sync::Arc;
@@ -53,9 +53,15 @@ pub async fn create_object(
     for _ in 0..NAME_DRAWS {
         match attempt(call, object.clone(), dry_run, tracked).await? {
             Ok(entry) => return Ok(entry),
+            Err(name) if call.resource.cache.get(&call.key(&name)).is_none() => {
+                tracing::debug!(name, "another server was faster with an object that this one depends on; trying again");
+            }
             Err(name) if generated => tracing::debug!(name, "a generated name is taken; drawing again"),
             Err(name) => return Err(ApiError::already_exists(&call.resource.group, &call.resource.plural, &name)),
         }
+    }
+    if given_name {
+        return Err(ApiError::timeout("too many other objects of the kind were written meanwhile; try again", 1));
     }
     let prefix = object["metadata"]["generateName"].as_str().unwrap_or_default();
     let mut error = ApiError::already_exists(&call.resource.group, &call.resource.plural, prefix);
@@ -104,7 +110,7 @@ async fn attempt(
     });
     call.mutate(&mut request).await?;
     let mut object = request.object.take().unwrap_or_default();
-    let guard = call.core.services.allocate(call, &mut object, None, dry_run).await?;
+    let allocation = call.core.services.allocate(call, &mut object, None, dry_run).await?;
     let warnings = semantics::create(call.resource.strategy, &context, &mut object)
         .map_err(|rejection| call.rejected(&name, rejection))?;
     call.warnings.add(warnings);
@@ -119,10 +125,11 @@ async fn attempt(
             base: None,
             value,
             ttl: admit::time_to_live(call),
+            newest: allocation.as_ref().map(|allocation| allocation.newest),
             dry_run,
         })
         .await?;
-    drop(guard);
+    drop(allocation);
     Ok(match committed {
         Committed::Done(entry) => Ok(entry),
         Committed::Outdated => Err(name),

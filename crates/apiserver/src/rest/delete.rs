@@ -215,6 +215,7 @@ async fn execute(
         base: Some(base),
         value: *value,
         ttl: None,
+        newest: None,
         dry_run: asked.dry_run,
     };
     let mut last = base.clone();

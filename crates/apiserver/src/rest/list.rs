@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Invariants: the revision in the answer is exact for the entries; a continued list shows the moment of its first chunk, or
-//! 410 with a token that goes on inconsistently; the cache's snapshot is current with every answered write, so "now" never
-//! asks the store.
+//! 410 with a token that goes on inconsistently; "now" is read from the caches, which have caught up with all servers before
+//! (see `rest`).
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -36,7 +36,7 @@ pub async fn handle(call: Call, body: Body) -> Result<Response<Body>, ApiError> 
         _ => None,
     };
     match (half, verb.as_str(), name.as_str()) {
-        (Some(_), "get", _) => get::get(&call),
+        (Some(_), "get", _) => get::get(&call).await,
         (Some(half), "update", _) => update::update(&call, body, half).await,
         (Some(half), "patch", _) => patch::patch(&call, body, half).await,
         (None, _, "scale") => scale::handle(&call, body).await,

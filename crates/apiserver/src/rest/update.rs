@@ -135,7 +135,7 @@ async fn attempt(
     });
     call.mutate(&mut request).await?;
     let mut object = request.object.take().unwrap_or_default();
-    let guard = call.core.services.allocate(call, &mut object, Some(old), change.dry_run).await?;
+    let allocation = call.core.services.allocate(call, &mut object, Some(old), change.dry_run).await?;
     let context = call.context();
     let write = Write { context: &context, sub: change.sub };
     let warnings = semantics::update(call.resource.strategy, &write, &mut object, old)
@@ -153,11 +153,12 @@ async fn attempt(
             base: Some(base),
             value,
             ttl: admit::time_to_live(call),
+            newest: allocation.as_ref().map(|allocation| allocation.newest),
             dry_run: change.dry_run,
         };
         call.registry().put(put).await
     };
-    drop(guard);
+    drop(allocation);
     committed
 }
 

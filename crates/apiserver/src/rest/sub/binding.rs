@@ -95,6 +95,7 @@ async fn bind_pod(call: &Call, binding: Value) -> Result<Response<Body>, ApiErro
             base: Some(&base),
             value: pod,
             ttl: None,
+            newest: None,
             dry_run,
         };
         if let Committed::Done(_) = call.registry().put(put).await? {
