@@ -161,7 +161,10 @@ async fn run_masters(server: ApiServer) {
             () = stopped(&mut stop) => return,
         }
         if let Err(error) = write_endpoints(&server).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the endpoints of the API servers are not up to date");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the endpoints of the API servers are not up to date"
+            );
         }
     }
 }

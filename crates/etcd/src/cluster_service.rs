@@ -14,7 +14,7 @@ use crate::proto::etcdserverpb::{
     self as pb, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse, MemberPromoteRequest,
     MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse, MemberUpdateRequest, MemberUpdateResponse,
 };
-use crate::refusals::{MEMBER_BAD_URLS, MEMBER_NOT_FOUND, Refusal, TIMEOUT, refusal_of_change, status_of};
+use crate::refusals::{MEMBER_BAD_URLS, Refusal, TIMEOUT, refusal_of_change, status_of};
 
 /// A change may need the election of another leader first.
 const CHANGE_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
@@ -44,7 +44,6 @@ impl Cluster for ClusterService {
         request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
         let id = request.get_ref().id;
-        self.check_known(id)?;
         let members = self.change(MemberChange::Remove { id }).await?;
         Ok(Response::new(MemberRemoveResponse { header: self.header(), members }))
     }
@@ -54,7 +53,6 @@ impl Cluster for ClusterService {
         request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
         let MemberUpdateRequest { id, peer_urls } = request.into_inner();
-        self.check_known(id)?;
         check_urls(&peer_urls)?;
         let members = self.change(MemberChange::Update { id, peer_urls }).await?;
         Ok(Response::new(MemberUpdateResponse { header: self.header(), members }))
@@ -73,7 +71,6 @@ impl Cluster for ClusterService {
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
         let id = request.get_ref().id;
-        self.check_known(id)?;
         let members = self.change(MemberChange::Promote { id }).await?;
         Ok(Response::new(MemberPromoteResponse { header: self.header(), members }))
     }
@@ -83,11 +80,6 @@ impl ClusterService {
     /// As in etcd, without a revision.
     fn header(&self) -> Option<pb::ResponseHeader> {
         Some(self.member.header(0))
-    }
-
-    fn check_known(&self, id: u64) -> Result<(), Refusal> {
-        let known = self.member.store.members().iter().any(|member| member.id == id);
-        if known { Ok(()) } else { Err(MEMBER_NOT_FOUND) }
     }
 
     async fn change(&self, change: MemberChange) -> Result<Vec<pb::Member>, Refusal> {

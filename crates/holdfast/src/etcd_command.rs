@@ -134,13 +134,9 @@ pub fn run(args: &EtcdArgs) -> CommandResult {
         let bound = addresses.bind().await?;
         let network = Network::new(peer_runtime.handle().clone(), peer_tls.clone());
         let config = found_or_join(config, args, &directory, peer_tls.as_ref(), &network).await?;
-        let members = config.initial_members.len();
         let disk = RealDisk::new(directory.join(STORE_DIRECTORY))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let store = Arc::new(Store::open(config, Arc::new(disk), clock.clone(), network.clone())?);
-        if store.members().len() < members {
-            return Err("this version of the store does not replicate yet; start one member".into());
-        }
         let server = EtcdServer::new(Arc::clone(&store), settings, clock).await?;
         let (cluster, member) = server.ids();
         let inbox: Arc<dyn Inbox> = store.clone();

@@ -69,11 +69,7 @@ impl Registry {
         let put = Put { key: key.clone(), value: encoded.stored.clone(), lease, ..Put::default() };
         let mut compares = vec![Compare::mod_revision_is(key.clone(), expected)];
         compares.extend(newest.map(|newest| nothing_newer(&resource.source.prefix, newest)));
-        let txn = Txn {
-            compares,
-            success: vec![Op::Put(put)],
-            failure: Vec::new(),
-        };
+        let txn = Txn { compares, success: vec![Op::Put(put)], failure: Vec::new() };
         let response = match self.kv.txn(txn).await {
             Ok(response) => response,
             Err(error) => {

@@ -54,7 +54,10 @@ pub async fn create_object(
         match attempt(call, object.clone(), dry_run, tracked).await? {
             Ok(entry) => return Ok(entry),
             Err(name) if call.resource.cache.get(&call.key(&name)).is_none() => {
-                tracing::debug!(name, "another server was faster with an object that this one depends on; trying again");
+                tracing::debug!(
+                    name,
+                    "another server was faster with an object that this one depends on; trying again"
+                );
             }
             Err(name) if generated => tracing::debug!(name, "a generated name is taken; drawing again"),
             Err(name) => return Err(ApiError::already_exists(&call.resource.group, &call.resource.plural, &name)),
