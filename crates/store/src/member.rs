@@ -26,6 +26,8 @@ use crate::recovery::Recovered;
 
 /// Ticks without a word from the leader until an election: one to two seconds of 20 ms ticks.
 pub(crate) const ELECTION_TICKS: usize = 50;
+/// Who was not heard of for so long is not up, as far as the leader knows. The library forgets every second whom it heard of.
+const SILENT_TICKS: u32 = 50;
 /// Who was not heard of for so long is not waited for.
 const GONE_TICKS: u32 = 150;
 /// Ticks between heartbeats.
@@ -244,7 +246,8 @@ impl Member {
             .map(|(id, progress)| PeerProgress {
                 id: *id,
                 matched: progress.matched,
-                is_active: progress.recent_active,
+                // A new leader knows nothing yet and supposes the best.
+                is_active: self.silence.get(id).is_none_or(|ticks| *ticks < SILENT_TICKS),
                 is_learner: !voters.contains(*id),
                 gets_snapshot: progress.state == raft::ProgressState::Snapshot,
             })

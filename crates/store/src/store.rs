@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt, ready};
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use crate::checkpoint::{install_checkpoint, write_state};
+use crate::checkpoint::{Job, Loaded, install_checkpoint, write_checkpoint, write_state};
 use crate::cluster::Peers;
 use crate::command::Command;
 use crate::config::Config;
@@ -25,7 +25,8 @@ use crate::frame::Identity;
 use crate::kv::{Kv, LeaseGranted, LeaseStatus, RangeRequest, RangeResponse, Txn, TxnResponse};
 use crate::log_worker::LogWorker;
 use crate::machine::{Outcome, is_read_only, read_txn};
-use crate::peer::{LeaderView, Transport};
+use crate::membership::Cluster;
+use crate::peer::{LeaderView, MemberInfo, Transport};
 use crate::record::encode_command;
 use crate::recovery::recover;
 use crate::status::Status;
@@ -129,7 +130,7 @@ impl Store {
     }
 
     /// Fills an empty directory with a snapshot, so that [`Store::open`] finds what was there when it was taken, with the
-    /// same revisions and the same identity. Returns the revision. A directory that holds a store, and a snapshot that is
+    /// same revisions and the same identity, and this member as the only one. Returns the revision. A directory that holds a store, and a snapshot that is
     /// damaged or cut short, are refused.
     pub fn restore(disk: &dyn Disk, snapshot: &mut dyn io::Read) -> Result<i64, OpenError> {
         let failed = |source| OpenError::Io { operation: "list", file: disk.describe(), source };
@@ -141,7 +142,13 @@ impl Store {
             LockError::Held { pid } => OpenError::InUse { directory: disk.describe(), pid },
             LockError::Io(source) => OpenError::Io { operation: "lock", file: disk.describe(), source },
         })?;
-        Ok(install_checkpoint(disk, snapshot)?.state.revision)
+        let Loaded { header, mut state, .. } = install_checkpoint(disk, snapshot)?;
+        // The others of its cluster, if there were any, have a life of their own: this member begins alone.
+        state.cluster = Cluster::of(&[MemberInfo { id: header.identity.member, ..MemberInfo::default() }]);
+        let revision = state.revision;
+        let failed = |source| OpenError::Io { operation: "write", file: disk.describe(), source };
+        write_checkpoint(disk, header.identity, &Job { state, kept: 1 }).map_err(failed)?;
+        Ok(revision)
     }
 
     pub(crate) async fn propose(&self, command: Command) -> Result<Outcome, KvError> {

@@ -314,7 +314,7 @@ impl Driver {
             MemberChange::Promote { id } => {
                 let last = self.member.positions().committed;
                 let in_sync =
-                    progress.iter().any(|peer| peer.id == *id && peer.is_active && peer.matched >= last / 10 * 9);
+                    progress.iter().any(|peer| peer.id == *id && peer.is_active && peer.matched * 10 >= last * 9);
                 if in_sync { Ok(()) } else { Err(MemberChangeError::LearnerNotReady { id: *id }) }
             }
             MemberChange::AddVoter { .. } if active < voters.len().div_ceil(2) + 1 => {
