@@ -10,7 +10,7 @@
 //! an answered write is visible to every later read of this server.
 //!
 //! Reading order: [`config`], [`chain`], [`reader`], [`error`], [`body`]; [`server`], [`request`], [`negotiate`]; [`registry`],
-//! [`stored`], [`cache`]; [`rest`], [`encode`]; [`streams`], [`listener`], [`upkeep`], [`masters`];
+//! [`stored`], [`cache`]; [`rest`], [`encode`]; [`streams`], [`listener`], [`upkeep`], [`masters`], [`join`];
 //! then the security side: [`pki`], [`authn`], [`authz`], [`rbac`],
 //! [`admission`], [`encryption`], [`audit`], put together in [`security`].
 
@@ -27,6 +27,7 @@ pub mod documents;
 pub mod encode;
 pub mod encryption;
 pub mod error;
+pub mod join;
 pub mod listener;
 pub mod managed;
 pub mod masters;

@@ -32,7 +32,7 @@ pub use spec::{CertificateSpec, Credential, Usage};
 
 /// How often [`Pki::run_renewal`] looks at what is due. Leaves are renewed a third of their life early, so a missed
 /// look costs nothing.
-const RENEWAL_PERIOD: Duration = Duration::from_secs(6 * 3600);
+pub const RENEWAL_PERIOD: Duration = Duration::from_secs(6 * 3600);
 
 /// What went wrong with a key or certificate. Every message names the file, so that an administrator can act on it.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +80,7 @@ pub struct Pki {
     clock: Arc<dyn Clock>,
     cluster_ca: Authority,
     front_proxy_ca: Authority,
+    member_ca: Authority,
     service_account_key_pem: String,
 }
 
@@ -92,8 +93,9 @@ impl Pki {
         let now = clock.now();
         let cluster_ca = Authority::open(&config.directory, "ca", "holdfast-cluster-ca", now)?;
         let front_proxy_ca = Authority::open(&config.directory, "front-proxy-ca", "holdfast-front-proxy-ca", now)?;
+        let member_ca = Authority::open(&config.directory, "member-ca", "holdfast-member-ca", now)?;
         let service_account_key_pem = authority::open_key(&config.directory.join("sa.key"))?;
-        Ok(Self { config, clock, cluster_ca, front_proxy_ca, service_account_key_pem })
+        Ok(Self { config, clock, cluster_ca, front_proxy_ca, member_ca, service_account_key_pem })
     }
 
     /// The CA that signs serving and client certificates; what goes into kubeconfigs and `kube-root-ca.crt`.
@@ -104,6 +106,20 @@ impl Pki {
     /// The CA of the aggregation layer's proxy certificates (`extension-apiserver-authentication`).
     pub fn front_proxy_ca(&self) -> &Authority {
         &self.front_proxy_ca
+    }
+
+    /// The CA of the members of the store; it signs nothing else, so no other certificate opens the way between them.
+    pub fn member_ca(&self) -> &Authority {
+        &self.member_ca
+    }
+
+    /// This server as a member of the store, for both directions, under a name that all members share.
+    pub fn member(&self, name: &str) -> Result<Credential, PkiError> {
+        let spec = CertificateSpec {
+            usage: Usage::Both,
+            ..CertificateSpec::serving("holdfast-member", None, &[name.to_owned()], &[])
+        };
+        self.member_ca.ensure(&self.config.directory, "member", &spec, self.clock.now())
     }
 
     /// PKCS#8 PEM of the ECDSA P-256 key that signs service-account tokens.

@@ -25,13 +25,45 @@ pub enum Command {
     /// Stop the cluster on this machine and remove what it made: processes, mounts, network, cgroups. Data goes too unless --keep-data.
     Down(DownArgs),
     /// Run the control plane (store, API server, scheduler, controllers) in the foreground.
-    Server(ClusterArgs),
+    Server(ServerArgs),
     /// Print the administrator's kubeconfig.
     Kubeconfig(PlaceArgs),
     /// Run the store alone with the etcd v3 API and etcd's flags, in the foreground.
     Etcd(Box<EtcdArgs>),
     /// Say in one screen what runs and what ails.
     Status(PlaceArgs),
+    /// Print the command with which another server joins this cluster.
+    Token(PlaceArgs),
+    /// List the servers of the cluster, or take one out.
+    Member {
+        #[command(flatten)]
+        place: PlaceArgs,
+        #[command(subcommand)]
+        command: MemberCommand,
+    },
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum MemberCommand {
+    /// One line a server: id, name, role, address.
+    List,
+    /// Takes a server out for good: its id is never accepted again.
+    Remove {
+        /// As `holdfast member list` shows it.
+        id: String,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ServerArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Join the cluster of this server, such as https://10.0.0.1:6443.
+    #[arg(long, value_name = "URL", requires = "token")]
+    pub join: Option<String>,
+    /// What `holdfast token` prints on a server of the cluster.
+    #[arg(long, env = "HOLDFAST_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
 }
 
 /// Where the cluster keeps its things.
@@ -58,6 +90,9 @@ pub struct ClusterArgs {
     /// The port of the API server.
     #[arg(long, default_value_t = 6443)]
     pub port: u16,
+    /// The port for the other servers of the cluster.
+    #[arg(long, default_value_t = 2380)]
+    pub peer_port: u16,
     /// The addresses of Pods; every node gets a /24 of it.
     #[arg(long, default_value = "10.42.0.0/16")]
     pub cluster_cidr: String,

@@ -13,7 +13,8 @@ use base::{Clock, SystemClock};
 use clap::Args;
 use etcd::{EtcdServer, Settings};
 use peers::{Inbox, Network, PeerTls};
-use store::{Config, RealDisk, Store};
+use store::{Config, LeaderView, RealDisk, Store};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -145,10 +146,18 @@ pub fn run(args: &EtcdArgs) -> CommandResult {
         for (listener, secure) in bound.peers {
             network.serve(listener, secure);
         }
-        serve_all(&server, bound.clients, bound.metrics, tls.as_ref(), &stop);
+        serve_all(&server, Vec::new(), bound.metrics, tls.as_ref(), &stop);
+        let (leader, serving, until, clients_tls) =
+            (store.subscribe_leader(), server.clone(), stop.clone(), tls.clone());
+        tokio::spawn(async move {
+            // As in etcd, clients are answered once there is a leader for the first time.
+            if wait_for_leader(leader).await {
+                serve_all(&serving, bound.clients, Vec::new(), clients_tls.as_ref(), &until);
+            }
+        });
         let publisher = server.clone();
         tokio::spawn(async move { publisher.publish().await });
-        info!("ready to serve client requests: member {member:x} of cluster {cluster:x}");
+        info!("started: member {member:x} of cluster {cluster:x}");
         let failed = tokio::select! {
             () = wait_for_signal() => None,
             reason = store.failed() => Some(format!("the store failed: {reason}")),
@@ -165,6 +174,11 @@ pub fn run(args: &EtcdArgs) -> CommandResult {
             }
         }
     })
+}
+
+/// False when the store has ended before.
+async fn wait_for_leader(mut leader: watch::Receiver<LeaderView>) -> bool {
+    leader.wait_for(|view| view.leader != 0).await.is_ok()
 }
 
 /// Where to listen, by flag.

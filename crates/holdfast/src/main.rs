@@ -1,6 +1,6 @@
 //! The holdfast binary: command line, wiring, supervision, shutdown. Everything else lives in the crates it puts together.
 //!
-//! Reading order: [`cli`], [`up`], [`instance`], [`server`], [`agent`], [`supervise`], [`scheduling`], [`down`], [`status`]; [`etcd_command`], [`etcd_cluster`], [`etcd_listen`].
+//! Reading order: [`cli`], [`up`], [`instance`], [`server`], [`membership`], [`join`], [`agent`], [`supervise`], [`scheduling`], [`down`], [`status`]; [`etcd_command`], [`etcd_cluster`], [`etcd_listen`].
 
 mod agent;
 mod cli;
@@ -10,7 +10,9 @@ mod etcd_command;
 mod etcd_listen;
 mod images;
 mod instance;
+mod join;
 mod kubeconfig;
+mod membership;
 mod network;
 mod run;
 mod scheduling;
@@ -59,6 +61,8 @@ fn run_command(command: Command) -> CommandResult {
         }
         Command::Etcd(args) => etcd_command::run(&args),
         Command::Status(place) => status::run(&place),
+        Command::Token(place) => join::print_token(&place),
+        Command::Member { place, command } => join::run_member(&place, &command),
     }
 }
 

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::agent::{self, AgentSettings};
-use crate::cli::{ClusterArgs, UpArgs};
+use crate::cli::{ClusterArgs, ServerArgs, UpArgs};
 use crate::server::{self, ControlPlane, ServerSettings, client_of};
 use crate::up::progress;
 use crate::{CommandResult, instance, network};
@@ -36,7 +36,8 @@ pub fn run_up(args: &UpArgs) -> CommandResult {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let stop = CancellationToken::new();
     let (api, components, node) = (runtime("api", 2)?, runtime("components", 1)?, runtime("node", 2)?);
-    let plane = api.block_on(server::start(&settings, clock.clone()))?;
+    let peers = runtime("peers", 1)?;
+    let plane = api.block_on(server::start(&settings, clock.clone(), peers.handle()))?;
     progress(&format!(
         "API server on https://{}:{} after {:.1?}",
         settings.advertise,
@@ -58,19 +59,23 @@ pub fn run_up(args: &UpArgs) -> CommandResult {
             reason = plane.store_failed() => error!("the store failed: {reason}"),
         }
     });
-    end(&plane, &stop, [api, components, node]);
+    end(&plane, &stop, [api, components, node, peers]);
     Ok(())
 }
 
 /// The control plane alone, until a signal ends it.
-pub fn run_server(args: &ClusterArgs) -> CommandResult {
+pub fn run_server(args: &ServerArgs) -> CommandResult {
+    let (join, args) = (args.join.as_deref().zip(args.token.as_deref()), &args.cluster);
     start_log(&args.log);
     let _lock = instance::lock(&args.place.run_dir)?;
     let settings = server_settings(args)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let stop = CancellationToken::new();
-    let (api, components) = (runtime("api", 2)?, runtime("components", 1)?);
-    let plane = api.block_on(server::start(&settings, clock.clone()))?;
+    let (api, components, peers) = (runtime("api", 2)?, runtime("components", 1)?, runtime("peers", 1)?);
+    if let Some((url, token)) = join {
+        api.block_on(crate::join::join(&settings, url, token))?;
+    }
+    let plane = api.block_on(server::start(&settings, clock.clone(), peers.handle()))?;
     plane.spawn_components(components.handle(), &clock, &stop);
     progress(instance::READY_LINE);
     api.block_on(async {
@@ -79,7 +84,7 @@ pub fn run_server(args: &ClusterArgs) -> CommandResult {
             reason = plane.store_failed() => error!("the store failed: {reason}"),
         }
     });
-    end(&plane, &stop, [api, components]);
+    end(&plane, &stop, [api, components, peers]);
     Ok(())
 }
 
@@ -102,6 +107,7 @@ fn server_settings(args: &ClusterArgs) -> Result<ServerSettings, Box<dyn std::er
         data_dir: args.place.data_dir.clone(),
         advertise: args.advertise_address.unwrap_or_else(network::own_address),
         port: args.port,
+        peer_port: args.peer_port,
         cluster_cidr: network::parse_network(&args.cluster_cidr)?,
         service_cidr: network::parse_network(&args.service_cidr)?,
         hostname: hostname(),
@@ -172,6 +178,7 @@ fn end<const N: usize>(plane: &ControlPlane, stop: &CancellationToken, runtimes:
     stop.cancel();
     if let Some(api) = runtimes.first() {
         api.block_on(plane.components_ended());
+        api.block_on(plane.leave());
     }
     plane.stop();
     for runtime in runtimes {

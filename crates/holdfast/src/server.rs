@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use apiserver::join::JoinGate;
 use apiserver::pki::{Pki, PkiConfig, ServerTls};
 use apiserver::security::Security;
 use apiserver::streams::dial::{DialError, DirectConnector};
@@ -21,14 +22,16 @@ use apiserver::{ApiServer, ApiServerConfig, Identity};
 use base::{Clock, OsRng, Rng};
 use client::{EventRecorder, Informers, LeaderSpec, LeadershipLost, run_as_leader};
 use controllers::nodes::cidr::CidrRange;
+use peers::{Inbox, Network};
 use store::Kv as _;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::membership::{self, Membership};
 use crate::supervise::run_supervised;
-use crate::{network, scheduling};
+use crate::{join, network, scheduling};
 
 /// Every node gets a /24 of the Pod network, as elsewhere.
 const NODE_PREFIX: u8 = 24;
@@ -42,9 +45,21 @@ pub struct ServerSettings {
     /// Where others reach this server.
     pub advertise: IpAddr,
     pub port: u16,
+    /// For the other servers of the cluster.
+    pub peer_port: u16,
     pub cluster_cidr: (Ipv4Addr, u8),
     pub service_cidr: (Ipv4Addr, u8),
     pub hostname: String,
+}
+
+impl ServerSettings {
+    pub fn cluster_cidr_text(&self) -> String {
+        format!("{}/{}", self.cluster_cidr.0, self.cluster_cidr.1)
+    }
+
+    pub fn service_cidr_text(&self) -> String {
+        format!("{}/{}", self.service_cidr.0, self.service_cidr.1)
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +86,8 @@ pub enum ServerError {
     Security(#[from] apiserver::security::SecurityError),
     #[error("port {port} cannot be used: {source}; see what holds it with `ss -ltnp`, or choose another with --port")]
     Listen { port: u16, source: std::io::Error },
+    #[error("the way to the other servers cannot be set up")]
+    Members(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the API server does not start")]
     Start(#[from] apiserver::upkeep::StartError),
     #[error("the cluster's DNS Service cannot be written")]
@@ -84,6 +101,7 @@ pub struct ControlPlane {
     pub server: ApiServer,
     pub pki: Arc<Pki>,
     store: Arc<store::Store>,
+    network: Arc<Network>,
     pod_range: CidrRange,
     /// Of this server among all that ask for a Lease; the same after a restart, which then need not wait for its own end.
     identity: String,
@@ -91,7 +109,12 @@ pub struct ControlPlane {
 }
 
 /// Starts store and API server on the current runtime; returns once requests are answered.
-pub async fn start(settings: &ServerSettings, clock: Arc<dyn Clock>) -> Result<ControlPlane, ServerError> {
+/// `peers`: where the network to other servers runs, so that heartbeats are not behind requests.
+pub async fn start(
+    settings: &ServerSettings,
+    clock: Arc<dyn Clock>,
+    peers: &Handle,
+) -> Result<ControlPlane, ServerError> {
     let (network, prefix) = settings.cluster_cidr;
     let pod_range = CidrRange::parse(&format!("{network}/{prefix}"), NODE_PREFIX)
         .ok_or(ServerError::PodNetwork { network, prefix })?;
@@ -99,9 +122,12 @@ pub async fn start(settings: &ServerSettings, clock: Arc<dyn Clock>) -> Result<C
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, settings.port))
         .await
         .map_err(|source| ServerError::Listen { port: settings.port, source })?;
-    let store = Arc::new(open_store(settings, clock.clone())?);
     let pki = Arc::new(open_pki(settings, clock.clone())?);
-    let (server, security) = build_server(settings, &pki, store.clone(), clock)?;
+    let tls = membership::peer_tls(&pki).map_err(ServerError::Members)?;
+    let network = Network::new(peers.clone(), Some(tls));
+    let store = Arc::new(open_store(settings, clock.clone(), &network)?);
+    let membership = join_network(settings, &store, &network).await?;
+    let (server, security) = build_server(settings, &pki, membership, clock)?;
     server.start().await?;
     security.write_defaults(&client_of(&server, "system:apiserver", &["system:masters"])).await?;
     netd::ensure_dns_service(
@@ -113,7 +139,8 @@ pub async fn start(settings: &ServerSettings, clock: Arc<dyn Clock>) -> Result<C
     spawn_listener(&server, listener, &pki, tls);
     write_admin_kubeconfig(settings, &pki)?;
     let identity = format!("{}_{:016x}", settings.hostname, store.status().await?.member_id);
-    Ok(ControlPlane { server, pki, store, pod_range, identity, components: TaskTracker::new() })
+    spawn_member_renewal(&pki, &network);
+    Ok(ControlPlane { server, pki, store, network, pod_range, identity, components: TaskTracker::new() })
 }
 
 impl ControlPlane {
@@ -164,13 +191,24 @@ impl ControlPlane {
 
     /// Resolves with the reason when the store can no longer write (a failed fsync, a lost disk): the process must end.
     pub async fn store_failed(&self) -> Arc<str> {
-        self.store.failed().await
+        tokio::select! {
+            reason = self.store.failed() => reason,
+            reason = self.network.expelled() => reason.into(),
+        }
+    }
+
+    /// Before [`Self::stop`]: this server takes itself out of the endpoints, at most for [`COMPONENTS_END`].
+    pub async fn leave(&self) {
+        if tokio::time::timeout(COMPONENTS_END, self.server.leave()).await.is_err() {
+            tracing::info!("the endpoints still name this server");
+        }
     }
 
     /// Ends watches, then closes the store; every acknowledged write is on disk already.
     pub fn stop(&self) {
         self.server.stop();
         self.store.close();
+        self.network.stop();
     }
 }
 
@@ -203,11 +241,61 @@ impl tower::Service<http::Request<kube::client::Body>> for As {
     }
 }
 
-fn open_store(settings: &ServerSettings, clock: Arc<dyn Clock>) -> Result<store::Store, ServerError> {
+/// A server that has joined waits, while its store is empty, for what the others send.
+fn open_store(
+    settings: &ServerSettings,
+    clock: Arc<dyn Clock>,
+    network: &Arc<Network>,
+) -> Result<store::Store, ServerError> {
     let path = settings.data_dir.join("store");
     let disk = store::RealDisk::new(&path)
         .map_err(|source| ServerError::Directory { path: path.display().to_string(), source })?;
-    Ok(store::Store::open(store::Config::default(), Arc::new(disk), clock, Arc::new(store::NoPeers))?)
+    let mut config = store::Config::default();
+    if let Some(place) = join::read_place(&settings.data_dir) {
+        network.introduce(&place.members);
+        (config.cluster_id, config.member_id) = (Some(place.cluster_id), Some(place.member_id));
+        config.joining = true;
+    }
+    Ok(store::Store::open(config, Arc::new(disk), clock, network.clone())?)
+}
+
+/// Begins to talk to the other servers.
+async fn join_network(
+    settings: &ServerSettings,
+    store: &Arc<store::Store>,
+    network: &Arc<Network>,
+) -> Result<Arc<Membership>, ServerError> {
+    let status = store.status().await?;
+    let inbox: Arc<dyn Inbox> = store.clone();
+    network.start(status.cluster_id, status.member_id, Arc::downgrade(&inbox));
+    let alone = store.members().len() == 1;
+    let reachable = membership::listen(settings, network, alone)
+        .await
+        .map_err(|source| ServerError::Listen { port: settings.peer_port, source })?;
+    let url = membership::peer_url(settings.advertise, settings.peer_port);
+    let client_url = membership::peer_url(settings.advertise, settings.port);
+    let entry = membership::run_own_entry(store.clone(), status.member_id, settings.hostname.clone(), url, client_url);
+    tokio::spawn(entry);
+    Ok(Arc::new(Membership {
+        store: store.clone(),
+        cluster_id: status.cluster_id,
+        data_dir: settings.data_dir.clone(),
+        cluster_cidr: settings.cluster_cidr_text(),
+        service_cidr: settings.service_cidr_text(),
+        reachable,
+    }))
+}
+
+/// Member certificates are looked at as often as the others.
+fn spawn_member_renewal(pki: &Arc<Pki>, network: &Arc<Network>) {
+    let (pki, network) = (pki.clone(), Arc::downgrade(network));
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(apiserver::pki::RENEWAL_PERIOD).await;
+            let Some(network) = network.upgrade() else { return };
+            membership::renew_tls(&pki, &network);
+        }
+    });
 }
 
 fn open_pki(settings: &ServerSettings, clock: Arc<dyn Clock>) -> Result<Pki, ServerError> {
@@ -222,7 +310,7 @@ fn open_pki(settings: &ServerSettings, clock: Arc<dyn Clock>) -> Result<Pki, Ser
 fn build_server(
     settings: &ServerSettings,
     pki: &Arc<Pki>,
-    store: Arc<store::Store>,
+    membership: Arc<Membership>,
     clock: Arc<dyn Clock>,
 ) -> Result<(ApiServer, Security), ServerError> {
     let security = Security::open(pki, &settings.data_dir, clock.clone())?;
@@ -233,6 +321,11 @@ fn build_server(
         ..ApiServerConfig::default()
     };
     security.configure(&mut config);
+    let (secret, ca) = (join::open_secret(&settings.data_dir)?, pki.cluster_ca().certificate_pem().to_owned());
+    let store = membership.store.clone();
+    let gate = JoinGate::new(secret, ca, config.authenticator.clone(), membership);
+    config.authenticator = gate.clone();
+    config.paths.push(gate);
     config.connector =
         Some(Arc::new(DirectConnector::new(pki.cluster_ca().certificate_pem(), &pki.kubelet_client()?)?));
     let server = ApiServer::new(config, store, clock, Box::new(OsRng));

@@ -117,7 +117,7 @@ async fn greet(
 ) -> Result<(Box<dyn Wire>, Hello), PeerError> {
     stream.set_nodelay(true)?;
     let foreign = || PeerError::Foreign { with: from.to_string() };
-    let mut wire: Box<dyn Wire> = match shared.tls.as_ref().filter(|_| secure) {
+    let mut wire: Box<dyn Wire> = match shared.tls().filter(|_| secure) {
         None => Box::new(stream),
         Some(tls) => {
             let accepted = TlsAcceptor::from(tls.server.clone()).accept(stream).await;

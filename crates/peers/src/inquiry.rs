@@ -65,7 +65,8 @@ pub(crate) async fn answer(shared: &Arc<Shared>, started: &Started, wire: &mut B
     Ok(wire.shutdown().await?)
 }
 
-fn render_view(view: &ClusterView) -> String {
+/// The view as one line of JSON.
+pub fn render_view(view: &ClusterView) -> String {
     let members = view.members.iter().map(|member| WireMember {
         id: format!("{:x}", member.id),
         name: member.name.clone(),
@@ -78,7 +79,8 @@ fn render_view(view: &ClusterView) -> String {
     serde_json::to_string(&WireView { cluster, member, members: members.collect() }).unwrap_or_default()
 }
 
-fn parse_view(text: &[u8]) -> Option<ClusterView> {
+/// What [`render_view`] made; `None` for anything else.
+pub fn parse_view(text: &[u8]) -> Option<ClusterView> {
     let wire: WireView = serde_json::from_slice(text).ok()?;
     let id = |text: &str| u64::from_str_radix(text, 16).ok();
     let members = wire.members.into_iter().map(|member| {

@@ -45,7 +45,7 @@ pub(crate) async fn run_lane(shared: Arc<Shared>, peer: Arc<Peer>, purpose: Purp
     while !peer.queue(purpose).is_closed() {
         let urls = peer.urls();
         let Some(hello) = shared.hello(purpose, peer.id) else { return };
-        let error = match open(&urls, shared.tls.as_ref(), &hello).await {
+        let error = match open(&urls, shared.tls().as_ref(), &hello).await {
             Ok(opened) => {
                 tracing::info!(member = %format_args!("{:x}", peer.id), url = opened.url, ?purpose, "connected");
                 (backoff, told) = (BACKOFF_FIRST, String::new());

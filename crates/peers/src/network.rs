@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use base::{OsRng, Rng as _};
 use bytes::Bytes;
 use store::Store;
@@ -96,7 +96,7 @@ impl Network {
         Arc::new(Self {
             shared: Arc::new(Shared {
                 runtime,
-                tls,
+                tls: ArcSwapOption::from_pointee(tls),
                 instance: OsRng.next_u64(),
                 started: OnceLock::new(),
                 membership: Mutex::default(),
@@ -146,6 +146,11 @@ impl Network {
         self.shared.runtime.spawn(async move { shared.send_snapshot(to, header, write_body).await });
     }
 
+    /// New connections use other certificates; open ones go on.
+    pub fn replace_tls(&self, tls: PeerTls) {
+        self.shared.tls.store(Some(Arc::new(tls)));
+    }
+
     /// Ends all connections and takes no new ones.
     pub fn stop(&self) {
         self.shared.stop.cancel();
@@ -190,7 +195,7 @@ fn derive_lane(bytes: usize, bulk_is_busy: bool) -> Purpose {
 /// What all tasks share.
 pub(crate) struct Shared {
     runtime: Handle,
-    pub(crate) tls: Option<PeerTls>,
+    tls: ArcSwapOption<PeerTls>,
     instance: u64,
     started: OnceLock<Started>,
     membership: Mutex<Membership>,
@@ -227,6 +232,10 @@ struct Membership {
 impl Shared {
     fn membership(&self) -> MutexGuard<'_, Membership> {
         self.membership.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn tls(&self) -> Option<PeerTls> {
+        self.tls.load().as_deref().cloned()
     }
 
     pub(crate) fn started(&self) -> Option<Started> {

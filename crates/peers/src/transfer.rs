@@ -34,7 +34,7 @@ pub(crate) async fn send(
     write_body: WriteBody,
 ) -> Result<(), PeerError> {
     let Some(hello) = shared.hello(Purpose::Snapshot, peer.id) else { return Ok(()) };
-    let opened = open(&peer.urls(), shared.tls.as_ref(), &hello).await?;
+    let opened = open(&peer.urls(), shared.tls().as_ref(), &hello).await?;
     let url = opened.url;
     let handle = Handle::current();
     let written = tokio::task::spawn_blocking(move || {

@@ -1,0 +1,144 @@
+//! How another server becomes one of the cluster, over the API server's own port.
+//!
+//! `GET /cacerts`: the cluster CA, for anyone; whoever has a join token knows its hash. `POST /holdfast/join` with the join secret as
+//! bearer token: what all servers share. `GET /holdfast/members`, `POST /holdfast/members/remove?id=ID`: for administrators, by the usual
+//! authentication and authorization.
+//!
+//! Invariants: the secret is compared in constant time and opens that one path; one join at a time, the others get 429; who
+//! comes with a wrong secret is logged. Not here: what joining does, see [`ClusterHandler`].
+
+use std::sync::Arc;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{SHA256, digest};
+use futures::future::BoxFuture;
+use http::request::Parts;
+use http::{Method, Response, StatusCode, header};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use crate::body::{Body, full};
+use crate::chain::{Authenticator, Identity, PathHandler, RemoteAddress};
+use crate::error::ApiError;
+use crate::request::Query;
+
+const CACERTS: &str = "/cacerts";
+pub const JOIN_PATH: &str = "/holdfast/join";
+pub const MEMBERS_PATH: &str = "/holdfast/members";
+pub const REMOVE_PATH: &str = "/holdfast/members/remove";
+
+/// A server that wants to join.
+#[derive(Debug, Clone)]
+pub struct JoinRequest {
+    pub name: String,
+    pub address: std::net::IpAddr,
+    pub peer_port: u16,
+}
+
+/// What the requests do. Errors are texts for the client.
+pub trait ClusterHandler: Send + Sync {
+    fn join(&self, request: JoinRequest) -> BoxFuture<'_, Result<Value, String>>;
+    fn members(&self) -> Value;
+    fn remove(&self, id: u64) -> BoxFuture<'_, Result<Value, String>>;
+}
+
+/// Stands before the other authenticators and among the path handlers.
+pub struct JoinGate {
+    secret: String,
+    ca_pem: String,
+    next: Arc<dyn Authenticator>,
+    handler: Arc<dyn ClusterHandler>,
+    slot: Semaphore,
+}
+
+/// What a join token says about the CA: SHA-256 of its PEM text, hexadecimal.
+pub fn derive_ca_hash(ca_pem: &str) -> String {
+    digest(&SHA256, ca_pem.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl JoinGate {
+    pub fn new(
+        secret: String,
+        ca_pem: String,
+        next: Arc<dyn Authenticator>,
+        handler: Arc<dyn ClusterHandler>,
+    ) -> Arc<Self> {
+        Arc::new(Self { secret, ca_pem, next, handler, slot: Semaphore::new(1) })
+    }
+
+    /// The identity for the two paths of a joiner; `None`: not one of them.
+    fn identify(&self, parts: &Parts) -> Option<Result<Identity, ApiError>> {
+        let user = match (&parts.method, parts.uri.path()) {
+            (&Method::GET, CACERTS) => "system:anonymous",
+            (&Method::POST, JOIN_PATH) if self.has_secret(parts) => "system:holdfast:joiner",
+            (&Method::POST, JOIN_PATH) => {
+                let from = parts.extensions.get::<RemoteAddress>().map(|RemoteAddress(address)| *address);
+                tracing::warn!(?from, "a server asked to join with a wrong token");
+                return Some(Err(ApiError::unauthorized()));
+            }
+            _ => return None,
+        };
+        // For this request alone, whose path is known.
+        let groups = vec!["system:masters".to_owned()];
+        Some(Ok(Identity { user: user.to_owned(), groups, ..Identity::default() }))
+    }
+
+    fn has_secret(&self, parts: &Parts) -> bool {
+        let given =
+            parts.headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        given.is_some_and(|given| verify_slices_are_equal(given, self.secret.as_bytes()).is_ok())
+    }
+
+    async fn join(&self, query: &Query) -> Response<Body> {
+        let Ok(_slot) = self.slot.try_acquire() else {
+            return text(StatusCode::TOO_MANY_REQUESTS, "another server is joining; try again");
+        };
+        let number = |name| query.get(name).and_then(|text| text.parse().ok());
+        let address = query.get("address").and_then(|text| text.parse().ok());
+        let (Some(address), Some(peer_port)) = (address, number("port")) else {
+            return text(StatusCode::BAD_REQUEST, "expected address=IP and port=PORT");
+        };
+        let name = query.get("name").unwrap_or_default().to_owned();
+        answer(self.handler.join(JoinRequest { name, address, peer_port }).await)
+    }
+}
+
+impl Authenticator for JoinGate {
+    fn authenticate<'a>(&'a self, parts: &'a Parts) -> BoxFuture<'a, Result<Identity, ApiError>> {
+        match self.identify(parts) {
+            Some(identified) => Box::pin(async { identified }),
+            None => self.next.authenticate(parts),
+        }
+    }
+}
+
+impl PathHandler for JoinGate {
+    fn serve<'a>(&'a self, parts: &'a Parts) -> BoxFuture<'a, Option<Response<Body>>> {
+        Box::pin(async move {
+            let query = Query::parse(parts.uri.query().unwrap_or_default());
+            Some(match (&parts.method, parts.uri.path()) {
+                (&Method::GET, CACERTS) => text(StatusCode::OK, &self.ca_pem),
+                (&Method::POST, JOIN_PATH) => self.join(&query).await,
+                (&Method::GET, MEMBERS_PATH) => answer(Ok(self.handler.members())),
+                (&Method::POST, REMOVE_PATH) => match query.get("id").and_then(|id| u64::from_str_radix(id, 16).ok()) {
+                    Some(id) => answer(self.handler.remove(id).await),
+                    None => text(StatusCode::BAD_REQUEST, "expected id=ID, hexadecimal"),
+                },
+                _ => return None,
+            })
+        })
+    }
+}
+
+fn answer(result: Result<Value, String>) -> Response<Body> {
+    match result {
+        Ok(value) => text(StatusCode::OK, &value.to_string()),
+        Err(reason) => text(StatusCode::CONFLICT, &reason),
+    }
+}
+
+fn text(code: StatusCode, text: &str) -> Response<Body> {
+    let mut response = Response::new(full(text.to_owned()));
+    *response.status_mut() = code;
+    response
+}

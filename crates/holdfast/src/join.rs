@@ -1,0 +1,186 @@
+//! `holdfast server --join URL --token TOKEN`: fetches what all servers share, before this server starts.
+//!
+//! A token is `K10HASH::server:SECRET`. The CA that the server shows must have this hash before the secret is sent, and the
+//! connection that carries it is checked against that CA. Idempotent: the note of the place comes last, and with it the
+//! server has joined.
+
+use std::path::Path;
+
+use apiserver::join::{JOIN_PATH, MEMBERS_PATH, REMOVE_PATH, derive_ca_hash};
+use apiserver::pki::files;
+use client::{Credentials, RemoteSpec};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use peers::ClusterView;
+use serde_json::Value;
+
+use crate::CommandResult;
+use crate::cli::{MemberCommand, PlaceArgs};
+use crate::membership::SHARED_FILES;
+use crate::server::ServerSettings;
+
+/// The place of this server in a cluster that it joined.
+const PLACE_FILE: &str = "joined.json";
+const TOKEN_FILE: &str = "server-token";
+
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    #[error("the token is none of `holdfast token`; it looks like K10...::server:...")]
+    Token,
+    #[error("{url} is not a server such as https://10.0.0.1:6443")]
+    Url { url: String },
+    #[error("{url} cannot be asked to join")]
+    Ask {
+        url: String,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("{url} refuses: {reason}")]
+    Refused { url: String, reason: String },
+    #[error("{url} belongs to another cluster than the token: the hash of its CA is another; nothing was sent to it")]
+    OtherCluster { url: String },
+    #[error("the answer of {url} is not understood")]
+    Answer { url: String },
+    #[error("{dir} holds a cluster of its own; `holdfast down` removes it")]
+    NotEmpty { dir: String },
+    #[error("the cluster has {flag} {theirs}, this server was told {ours}; give it the same")]
+    Network { flag: &'static str, theirs: String, ours: String },
+    #[error("what the cluster's servers share cannot be written")]
+    Write(#[from] apiserver::pki::PkiError),
+}
+
+/// Joins, unless this server has done so before.
+pub async fn join(settings: &ServerSettings, url: &str, token: &str) -> Result<(), JoinError> {
+    if settings.data_dir.join(PLACE_FILE).exists() {
+        tracing::info!("this server has joined its cluster already");
+        return Ok(());
+    }
+    if settings.data_dir.join("store").exists() {
+        return Err(JoinError::NotEmpty { dir: settings.data_dir.display().to_string() });
+    }
+    let (hash, secret) = parse_token(token).ok_or(JoinError::Token)?;
+    let answer = ask(settings, url, hash, secret).await?;
+    let unknown = || JoinError::Answer { url: url.to_owned() };
+    for (flag, key, ours) in [
+        ("--cluster-cidr", "clusterCIDR", settings.cluster_cidr_text()),
+        ("--service-cidr", "serviceCIDR", settings.service_cidr_text()),
+    ] {
+        let theirs = answer[key].as_str().ok_or_else(unknown)?.to_owned();
+        if theirs != ours {
+            return Err(JoinError::Network { flag, theirs, ours });
+        }
+    }
+    files::create_directory(&settings.data_dir.join("pki"))?;
+    for name in SHARED_FILES {
+        let text = answer["files"][name].as_str().ok_or_else(unknown)?;
+        files::write_private(&settings.data_dir.join(name), text.as_bytes())?;
+    }
+    let view = answer["view"].as_str().filter(|view| peers::inquiry::parse_view(view.as_bytes()).is_some());
+    files::write_private(&settings.data_dir.join(PLACE_FILE), view.ok_or_else(unknown)?.as_bytes())?;
+    Ok(())
+}
+
+/// The place that this server has joined at; its own id is the view's.
+pub fn read_place(data_dir: &Path) -> Option<ClusterView> {
+    peers::inquiry::parse_view(&std::fs::read(data_dir.join(PLACE_FILE)).ok()?)
+}
+
+/// The join secret, made at the first start.
+pub fn open_secret(data_dir: &Path) -> Result<String, apiserver::pki::PkiError> {
+    let path = data_dir.join(TOKEN_FILE);
+    if let Some(secret) = files::read_optional(&path)? {
+        return Ok(secret);
+    }
+    let mut bytes = [0; 32];
+    base::Rng::fill(&mut base::OsRng, &mut bytes);
+    let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    files::write_private(&path, secret.as_bytes())?;
+    Ok(secret)
+}
+
+/// `holdfast token`: the command that another machine joins with.
+pub fn print_token(place: &PlaceArgs) -> CommandResult {
+    let read = |name: &str| {
+        let path = place.data_dir.join(name);
+        std::fs::read_to_string(&path)
+            .map_err(|error| format!("{}: {error}; start the server first: holdfast server", path.display()))
+    };
+    let (ca, secret) = (read("pki/ca.crt")?, read(TOKEN_FILE)?);
+    let kubeconfig = Kubeconfig::read_from(crate::up::admin_kubeconfig(&place.data_dir))?;
+    let server = kubeconfig.clusters.first().and_then(|named| named.cluster.as_ref()?.server.clone());
+    let server = server.ok_or("the administrator's kubeconfig names no server")?;
+    println!("holdfast server --join {server} --token K10{}::server:{secret}", derive_ca_hash(&ca));
+    Ok(())
+}
+
+/// `holdfast member ...`.
+pub fn run_member(place: &PlaceArgs, command: &MemberCommand) -> CommandResult {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let kubeconfig = Kubeconfig::read_from(crate::up::admin_kubeconfig(&place.data_dir))?;
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        let client = kube::Client::try_from(config)?;
+        let request = match command {
+            MemberCommand::List => http::Request::get(MEMBERS_PATH),
+            MemberCommand::Remove { id } => http::Request::post(format!("{REMOVE_PATH}?id={id}")),
+        };
+        let answer: Value = serde_json::from_str(&client.request_text(request.body(Vec::new())?).await?)?;
+        for member in answer.as_array().into_iter().flatten() {
+            let text = |key: &str| member[key].as_str().unwrap_or_default().to_owned();
+            let role = match (member["isLeader"] == true, member["isLearner"] == true) {
+                (true, _) => "leader",
+                (_, true) => "learner",
+                _ => "voter",
+            };
+            let url = member["peerURLs"][0].as_str().unwrap_or_default();
+            println!("{}  {}  {role}  {url}", text("id"), text("name"));
+        }
+        Ok(())
+    })
+}
+
+fn parse_token(token: &str) -> Option<(&str, &str)> {
+    let (hash, secret) = token.strip_prefix("K10")?.split_once("::server:")?;
+    (hash.len() == 64 && !secret.is_empty()).then_some((hash, secret))
+}
+
+async fn ask(settings: &ServerSettings, url: &str, hash: &str, secret: &str) -> Result<Value, JoinError> {
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| JoinError::Ask { url: url.to_owned(), source };
+    let mut config = kube::Config::new(url.parse().map_err(|_| JoinError::Url { url: url.to_owned() })?);
+    // Nothing is believed of this connection but what has the token's hash.
+    config.accept_invalid_certs = true;
+    let unchecked = kube::Client::try_from(config).map_err(|error| failed(error.into()))?;
+    let request = |builder: http::request::Builder| builder.body(Vec::new()).map_err(|error| failed(error.into()));
+    let ca_pem = unchecked.request_text(request(http::Request::get("/cacerts"))?).await;
+    let ca_pem = ca_pem.map_err(|error| failed(error.into()))?;
+    if derive_ca_hash(&ca_pem) != hash {
+        return Err(JoinError::OtherCluster { url: url.to_owned() });
+    }
+    let spec = RemoteSpec {
+        server: url.to_owned(),
+        ca_pem,
+        credentials: Credentials::Token(secret.to_owned()),
+        tls_server_name: Some("kubernetes".to_owned()),
+    };
+    let checked = client::remote(&spec).await.map_err(|error| failed(error.into()))?;
+    let (name, address, port) = (&settings.hostname, settings.advertise, settings.peer_port);
+    let path = format!("{JOIN_PATH}?name={name}&address={address}&port={port}");
+    let answer = checked.request_text(request(http::Request::post(path))?).await.map_err(|error| match error {
+        kube::Error::Api(status) => JoinError::Refused { url: url.to_owned(), reason: status.message },
+        other => failed(other.into()),
+    })?;
+    serde_json::from_str(&answer).map_err(|_| JoinError::Answer { url: url.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens() {
+        let hash = "a".repeat(64);
+        assert_eq!(parse_token(&format!("K10{hash}::server:s")), Some((hash.as_str(), "s")));
+        for bad in ["", "K10abc::server:s", &format!("K10{hash}::server:"), &format!("{hash}::server:s")] {
+            assert_eq!(parse_token(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! This server as a member of its cluster: the network to the others, its own entry in the list, and what joiners get.
+//!
+//! Invariants: other servers connect with certificates of the member CA alone; a joiner gets what all servers share and a
+//! place in the list before it starts; it votes once it has caught up.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use apiserver::join::{ClusterHandler, JoinRequest};
+use apiserver::pki::Pki;
+use base::{OsRng, Rng as _};
+use futures::future::BoxFuture;
+use peers::tls::Material;
+use peers::{ClusterView, Network, PeerTls};
+use serde_json::{Value, json};
+use store::{MemberChange, MemberChangeError, MemberInfo, Store};
+use tokio::net::TcpListener;
+
+use crate::server::ServerSettings;
+
+/// All member certificates carry this name; members are dialed by address.
+pub const MEMBER_NAME: &str = "member.holdfast.internal";
+/// What all servers have in common, below the data directory.
+pub const SHARED_FILES: [&str; 9] = [
+    "pki/ca.crt",
+    "pki/ca.key",
+    "pki/front-proxy-ca.crt",
+    "pki/front-proxy-ca.key",
+    "pki/member-ca.crt",
+    "pki/member-ca.key",
+    "pki/sa.key",
+    "encryption.yaml",
+    "server-token",
+];
+/// Between attempts to tell the cluster something of this member.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+/// For one change of the membership.
+const CHANGE_WITHIN: Duration = Duration::from_secs(10);
+
+/// `https://ADDRESS:PORT`.
+pub fn peer_url(address: IpAddr, port: u16) -> String {
+    format!("https://{}", SocketAddr::new(address, port))
+}
+
+/// TLS between the servers, from the shared member CA.
+pub fn peer_tls(pki: &Pki) -> Result<PeerTls, Box<dyn std::error::Error + Send + Sync>> {
+    let credential = pki.member(MEMBER_NAME)?;
+    let material = Material {
+        chain_pem: &credential.certificate_pem,
+        key_pem: &credential.key_pem,
+        authority_pem: pki.member_ca().certificate_pem(),
+    };
+    Ok(PeerTls::mutual(&material, Some(MEMBER_NAME))?)
+}
+
+/// Takes the peer port. Whoever is alone can live without it and says so; a member of several can't.
+pub async fn listen(settings: &ServerSettings, network: &Network, alone: bool) -> Result<bool, std::io::Error> {
+    let any: IpAddr = if settings.advertise.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { [0, 0, 0, 0].into() };
+    match TcpListener::bind((any, settings.peer_port)).await {
+        Ok(listener) => {
+            network.serve(listener, true);
+            Ok(true)
+        }
+        Err(error) if alone => {
+            tracing::warn!(port = settings.peer_port, %error, "no other server can join: the peer port is taken; choose another with --peer-port");
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Keeps this member's entry as it should be, and asks for a vote while it has none.
+pub async fn run_own_entry(store: Arc<Store>, member: u64, name: String, peer_url: String, client_url: String) {
+    loop {
+        let members = store.members();
+        let Some(own) = members.iter().find(|info| info.id == member) else {
+            tokio::time::sleep(TRY_AGAIN).await;
+            continue;
+        };
+        let change = if own.peer_urls != [peer_url.clone()] {
+            MemberChange::Update { id: member, peer_urls: vec![peer_url.clone()] }
+        } else if own.name != name || own.client_urls != [client_url.clone()] {
+            MemberChange::Publish { id: member, name: name.clone(), client_urls: vec![client_url.clone()] }
+        } else if own.is_learner {
+            MemberChange::Promote { id: member }
+        } else {
+            return;
+        };
+        match tokio::time::timeout(CHANGE_WITHIN, store.change_members(change)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the own entry is not as it should be yet");
+                tokio::time::sleep(TRY_AGAIN).await;
+            }
+            Err(_) => tracing::debug!("the cluster does not answer about the own entry"),
+        }
+    }
+}
+
+/// Serves joiners and administrators.
+pub struct Membership {
+    pub store: Arc<Store>,
+    pub cluster_id: u64,
+    pub data_dir: PathBuf,
+    pub cluster_cidr: String,
+    pub service_cidr: String,
+    /// Others can reach this member.
+    pub reachable: bool,
+}
+
+impl Membership {
+    async fn change(&self, change: MemberChange) -> Result<Vec<MemberInfo>, MemberChangeError> {
+        let unanswered = |_| Err(store::KvError::Unavailable { reason: "the cluster does not answer".into() }.into());
+        tokio::time::timeout(CHANGE_WITHIN, self.store.change_members(change)).await.unwrap_or_else(unanswered)
+    }
+
+    async fn add(&self, request: &JoinRequest) -> Result<ClusterView, String> {
+        let url = peer_url(request.address, request.peer_port);
+        let id = OsRng.next_u64() | 1;
+        let added = self.add_learner(id, &url).await;
+        let (member_id, members) = match added {
+            Ok(members) => (id, members),
+            Err(MemberChangeError::PeerUrlUsed { .. }) => self.taken_place(&url)?,
+            Err(error) => return Err(error.to_string()),
+        };
+        tracing::info!(name = request.name, url, member = %format_args!("{member_id:x}"), "a server joins");
+        Ok(ClusterView { cluster_id: self.cluster_id, member_id, members })
+    }
+
+    /// Waits for its turn: the one that joined before must vote first, and another change may be under way.
+    async fn add_learner(&self, id: u64, url: &str) -> Result<Vec<MemberInfo>, MemberChangeError> {
+        let attempts = CHANGE_WITHIN.as_millis() / TRY_AGAIN.as_millis();
+        for _ in 0..attempts {
+            match self.change(MemberChange::AddLearner { id, peer_urls: vec![url.to_owned()] }).await {
+                Err(MemberChangeError::TooManyLearners { .. } | MemberChangeError::Busy) => {
+                    tokio::time::sleep(TRY_AGAIN).await;
+                }
+                ended => return ended,
+            }
+        }
+        self.change(MemberChange::AddLearner { id, peer_urls: vec![url.to_owned()] }).await
+    }
+
+    /// A joiner that did not come to its start takes up the place that was made for it.
+    fn taken_place(&self, url: &str) -> Result<(u64, Vec<MemberInfo>), String> {
+        let members = self.store.members();
+        let holder = members.iter().find(|member| member.peer_urls.iter().any(|known| known == url));
+        match holder {
+            Some(holder) if holder.is_learner && holder.name.is_empty() => Ok((holder.id, members.clone())),
+            Some(holder) => Err(format!(
+                "member {:x} ({}) has the address {url}; remove it first: holdfast member remove {:x}",
+                holder.id, holder.name, holder.id
+            )),
+            None => Err("the members have just changed; try again".to_owned()),
+        }
+    }
+
+    async fn bundle(&self, request: JoinRequest) -> Result<Value, String> {
+        if !self.reachable {
+            return Err("this server does not listen for other servers: its --peer-port is taken".to_owned());
+        }
+        let mut files = serde_json::Map::new();
+        for name in SHARED_FILES {
+            let text = tokio::fs::read_to_string(self.data_dir.join(name)).await;
+            files.insert(name.to_owned(), text.map_err(|error| format!("{name}: {error}"))?.into());
+        }
+        let view = self.add(&request).await?;
+        Ok(json!({
+            "view": peers::inquiry::render_view(&view), "files": files,
+            "clusterCIDR": self.cluster_cidr, "serviceCIDR": self.service_cidr,
+        }))
+    }
+}
+
+impl ClusterHandler for Membership {
+    fn join(&self, request: JoinRequest) -> BoxFuture<'_, Result<Value, String>> {
+        Box::pin(self.bundle(request))
+    }
+
+    fn members(&self) -> Value {
+        let leader = self.store.subscribe_leader().borrow().leader;
+        let members = self.store.members().into_iter().map(|member| {
+            json!({
+                "id": format!("{:x}", member.id), "name": member.name, "peerURLs": member.peer_urls,
+                "clientURLs": member.client_urls, "isLearner": member.is_learner, "isLeader": member.id == leader,
+            })
+        });
+        members.collect()
+    }
+
+    fn remove(&self, id: u64) -> BoxFuture<'_, Result<Value, String>> {
+        Box::pin(async move {
+            self.change(MemberChange::Remove { id }).await.map_err(|error| error.to_string())?;
+            Ok(self.members())
+        })
+    }
+}
+
+/// Renews the member certificate in place; a failure is logged and tried again.
+pub fn renew_tls(pki: &Pki, network: &Network) {
+    match peer_tls(pki) {
+        Ok(tls) => network.replace_tls(tls),
+        Err(error) => tracing::error!(%error, "the member certificate was not renewed"),
+    }
+}
