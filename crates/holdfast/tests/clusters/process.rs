@@ -1,0 +1,108 @@
+//! Processes of this test: each in the foreground, killed at its end, and by a watchdog if the test hangs.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// No process of a test lives longer.
+const LIFE: Duration = Duration::from_secs(120);
+/// For whatever a cluster has to come to by itself.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A directory of its own, gone at the end.
+pub struct Place(pub PathBuf);
+
+impl Place {
+    pub fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("holdfast-clusters-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+/// `holdfast ARGS`.
+pub fn holdfast(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+/// A running process; killed, as by a power cut, when it is dropped.
+pub struct Running {
+    child: Child,
+    _alive: Sender<()>,
+}
+
+impl Running {
+    /// Its log goes to the end of `log`.
+    pub fn start(mut command: Command, log: &Path) -> Self {
+        let log = File::options().create(true).append(true).open(log).unwrap();
+        let child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let (alive, ended) = channel();
+        let pid = Pid::from_child(&child);
+        std::thread::spawn(move || {
+            // The end of the sender is the end of the process.
+            if ended.recv_timeout(LIFE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                kill_process(pid, Signal::KILL).ok();
+            }
+        });
+        Self { child, _alive: alive }
+    }
+
+    /// Waits for the line `ready`.
+    pub fn until_ready(mut self, log: &Path) -> Self {
+        let lines = BufReader::new(self.child.stdout.take().unwrap()).lines();
+        let ready = lines.map_while(Result::ok).any(|line| line == "ready");
+        assert!(ready, "the server ended: {}", std::fs::read_to_string(log).unwrap());
+        self
+    }
+
+    /// Waits until it ends by itself; whether that was a success.
+    pub fn wait(&mut self) -> bool {
+        self.child.wait().unwrap().success()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().unwrap();
+    }
+}
+
+/// What a command that must succeed prints.
+pub fn output_of(mut command: Command) -> String {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+    String::from_utf8(stdout).unwrap()
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Tries until `attempt` gives something, at most for [`PATIENCE`].
+pub async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
+    let mut pause = tokio::time::interval(Duration::from_millis(50));
+    let found = tokio::time::timeout(PATIENCE, async {
+        loop {
+            pause.tick().await;
+            if let Some(found) = attempt().await {
+                return found;
+            }
+        }
+    });
+    found.await.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
+}
