@@ -32,12 +32,22 @@ struct Image {
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
+    shrink()?;
     let out = std::env::var("OUT_DIR")?;
     for image in IMAGES {
         println!("cargo::rerun-if-changed=images/{}.rs", image.name);
         let binary = Path::new(&out).join(image.name);
         compile(&image, &binary)?;
         std::fs::write(binary.with_extension("tar"), archive(&image, &std::fs::read(&binary)?))?;
+    }
+    Ok(())
+}
+
+/// Release builds where the linker is LLD, which is Rust's own here: functions that came out the same are kept once, and
+/// relocations are packed (understood by glibc from 2.36 on). Together an eighth of the binary.
+fn shrink() -> Result<(), Box<dyn Error>> {
+    if std::env::var("TARGET")? == "x86_64-unknown-linux-gnu" && std::env::var("PROFILE")? == "release" {
+        println!("cargo::rustc-link-arg-bins=-Wl,--icf=all,-z,pack-relative-relocs");
     }
     Ok(())
 }
