@@ -146,7 +146,8 @@ impl Store {
         self.leader.clone()
     }
 
-    /// Changes the membership; resolves with the new one when the change has been applied here.
+    /// Changes the membership; resolves with the new one when the change has been applied here. Changes are made one after the
+    /// other: this one waits for an earlier one, within the bound of every write.
     pub async fn change_members(&self, change: MemberChange) -> Result<Vec<MemberInfo>, MemberChangeError> {
         match self.propose(Command::Member(change)).await? {
             Outcome::Members(result) => result,

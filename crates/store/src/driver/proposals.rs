@@ -166,7 +166,7 @@ impl Driver {
             return;
         }
         let now = self.clock.monotonic();
-        let (mut entries, mut given, mut is_leaving) = (Vec::new(), Vec::new(), false);
+        let (mut entries, mut given, mut later, mut is_leaving) = (Vec::new(), Vec::new(), Vec::new(), false);
         for seq in std::mem::take(&mut self.proposals.unsent) {
             let id = self.proposals.id(seq);
             let Some(waiting) = self.proposals.waiting.get(&seq) else { continue };
@@ -181,9 +181,12 @@ impl Driver {
                 Err(Refusal::Member(MemberChangeError::Busy)) if self.is_my_removal(&waiting.command) => {
                     is_leaving = true
                 }
+                // One change after the other; a new leader is not sure of the last one until its own first entry is applied.
+                Err(Refusal::Member(MemberChangeError::Busy)) => later.push(seq),
                 Err(why) => self.refused(seq, why),
             }
         }
+        self.proposals.unsent.extend(later);
         let accepted = self.member.propose(entries);
         if is_leaving {
             self.hand_over("it is being removed");
@@ -261,6 +264,8 @@ impl Driver {
                 self.hand_over("it is being removed");
                 false
             }
+            // The sender asks again.
+            Err(Refusal::Member(MemberChangeError::Busy)) => false,
             Err(why) => {
                 self.send(id.member, &Frame::Refused { run: id.run, seq: id.seq, why });
                 false
