@@ -38,7 +38,6 @@ pub const LEARNER_NOT_READY: Refusal =
     Refusal(Code::FailedPrecondition, "etcdserver: can only promote a learner member which is in sync with leader");
 pub const TOO_MANY_LEARNERS: Refusal =
     Refusal(Code::FailedPrecondition, "etcdserver: too many learner members in cluster");
-pub const UNHEALTHY: Refusal = Refusal(Code::Unavailable, "etcdserver: unhealthy cluster");
 pub const NO_LEADER: Refusal = Refusal(Code::Unavailable, "etcdserver: no leader");
 pub const NOT_LEADER: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: not leader");
 pub const NOT_FOR_LEARNERS: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: rpc not supported for learner");
@@ -90,7 +89,6 @@ pub fn refusal_of_change(error: &MemberChangeError) -> Refusal {
         MemberChangeError::LearnerNotReady { .. } => LEARNER_NOT_READY,
         MemberChangeError::TooManyLearners { .. } => TOO_MANY_LEARNERS,
         MemberChangeError::NotEnoughStarted => NOT_ENOUGH_STARTED,
-        MemberChangeError::Busy => UNHEALTHY,
         MemberChangeError::Kv(error) => refusal_of(error),
     }
 }

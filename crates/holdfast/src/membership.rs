@@ -129,12 +129,12 @@ impl Membership {
         Ok(ClusterView { cluster_id: self.cluster_id, member_id, members })
     }
 
-    /// Waits for its turn: the one that joined before must vote first, and another change may be under way.
+    /// Waits for its turn: the one that joined before must vote first.
     async fn add_learner(&self, id: u64, url: &str) -> Result<Vec<MemberInfo>, MemberChangeError> {
         let attempts = CHANGE_WITHIN.as_millis() / TRY_AGAIN.as_millis();
         for _ in 0..attempts {
             match self.change(MemberChange::AddLearner { id, peer_urls: vec![url.to_owned()] }).await {
-                Err(MemberChangeError::TooManyLearners { .. } | MemberChangeError::Busy) => {
+                Err(MemberChangeError::TooManyLearners { .. }) => {
                     tokio::time::sleep(TRY_AGAIN).await;
                 }
                 ended => return ended,

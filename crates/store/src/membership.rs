@@ -51,7 +51,8 @@ impl Cluster {
 
     /// Nobody else votes: what this member has on disk is committed.
     pub(crate) fn is_sole_voter(&self, me: u64) -> bool {
-        self.voters() == [me]
+        let mut voters = self.members.values().filter(|member| !member.is_learner);
+        voters.next().is_some_and(|only| only.id == me) && voters.next().is_none()
     }
 
     /// Nobody else is there.

@@ -120,9 +120,6 @@ pub enum MemberChangeError {
     /// Without this member the others that are reachable would be no majority.
     #[error("not enough started members: the change would leave the cluster without a majority")]
     NotEnoughStarted,
-    /// Another change is under way; the store waits for its end, so this is seen inside it alone.
-    #[error("another change of the membership is under way; try again")]
-    Busy,
     /// The cluster could not be asked; the change may or may not have been made.
     #[error(transparent)]
     Kv(#[from] KvError),

@@ -248,7 +248,6 @@ fn encode_refusal(why: &Refusal, w: &mut Writer) {
         Refusal::Member(MemberChangeError::LearnerNotReady { id }) => (5, *id),
         Refusal::Member(MemberChangeError::TooManyLearners { learners_max }) => (6, *learners_max as u64),
         Refusal::Member(MemberChangeError::NotEnoughStarted) => (7, 0),
-        Refusal::Member(MemberChangeError::Busy) => (8, 0),
     };
     w.number(kind);
     w.number(id);
@@ -264,7 +263,6 @@ fn decode_refusal(r: &mut Reader<'_>) -> Result<Refusal, Malformed> {
         5 => MemberChangeError::LearnerNotReady { id: r.number()? },
         6 => MemberChangeError::TooManyLearners { learners_max: usize::try_from(r.number()?).map_err(|_| Malformed)? },
         7 => r.number().map(|_| MemberChangeError::NotEnoughStarted)?,
-        8 => r.number().map(|_| MemberChangeError::Busy)?,
         _ => return Err(Malformed),
     }))
 }
@@ -305,7 +303,6 @@ mod tests {
             Refusal::Member(MemberChangeError::LearnerNotReady { id: 8 }),
             Refusal::Member(MemberChangeError::TooManyLearners { learners_max: 1 }),
             Refusal::Member(MemberChangeError::NotEnoughStarted),
-            Refusal::Member(MemberChangeError::Busy),
         ] {
             check(Frame::Refused { run: 1, seq: 2, why });
         }

@@ -59,6 +59,18 @@ struct Waiting {
     attempts: u32,
 }
 
+/// What the leader does with a proposal.
+enum Admission {
+    Append,
+    /// It has been appended.
+    Appended,
+    /// Another change of the membership is under way: one after the other. A new leader is not sure of the last one until
+    /// its own first entry is applied.
+    Later,
+    /// It removes this member: the next leader does it.
+    AfterHandover,
+}
+
 impl Proposals {
     pub(crate) fn new(me: u64, run: u64) -> Self {
         let (waiting, unsent) = (BTreeMap::new(), BTreeSet::new());
@@ -170,19 +182,15 @@ impl Driver {
         for seq in std::mem::take(&mut self.proposals.unsent) {
             let id = self.proposals.id(seq);
             let Some(waiting) = self.proposals.waiting.get(&seq) else { continue };
-            match self.admit(Some(&id), &waiting.command) {
-                Ok(true) => {
+            match self.admit(&id, &waiting.command) {
+                Ok(Admission::Append) => {
                     entries.extend(entry_of(&id, &waiting.command, &waiting.body));
                     given.push(seq);
                     self.proposals.appended.insert((id.member, id.run, id.seq));
                 }
-                Ok(false) => {}
-                // The next leader does it.
-                Err(Refusal::Member(MemberChangeError::Busy)) if self.is_my_removal(&waiting.command) => {
-                    is_leaving = true
-                }
-                // One change after the other; a new leader is not sure of the last one until its own first entry is applied.
-                Err(Refusal::Member(MemberChangeError::Busy)) => later.push(seq),
+                Ok(Admission::Appended) => {}
+                Ok(Admission::Later) => later.push(seq),
+                Ok(Admission::AfterHandover) => is_leaving = true,
                 Err(why) => self.refused(seq, why),
             }
         }
@@ -253,19 +261,17 @@ impl Driver {
         if !self.machine.state().cluster.contains(id.member) {
             return false;
         }
-        match self.admit(Some(&id), &command) {
-            Ok(true) => {
+        match self.admit(&id, &command) {
+            Ok(Admission::Append) => {
                 self.proposals.appended.insert((id.member, id.run, id.seq));
                 true
             }
-            Ok(false) => false,
-            // The next leader does it; the sender asks it.
-            Err(Refusal::Member(MemberChangeError::Busy)) if self.is_my_removal(&command) => {
+            // The sender asks again.
+            Ok(Admission::Appended | Admission::Later) => false,
+            Ok(Admission::AfterHandover) => {
                 self.hand_over("it is being removed");
                 false
             }
-            // The sender asks again.
-            Err(Refusal::Member(MemberChangeError::Busy)) => false,
             Err(why) => {
                 self.send(id.member, &Frame::Refused { run: id.run, seq: id.seq, why });
                 false
@@ -273,46 +279,40 @@ impl Driver {
         }
     }
 
-    /// Whether the leader appends a command. `Ok(false)`: it has been.
-    fn admit(&self, id: Option<&ProposalId>, command: &Command) -> Result<bool, Refusal> {
+    /// Whether the leader appends a command.
+    fn admit(&self, id: &ProposalId, command: &Command) -> Result<Admission, Refusal> {
         let state = self.machine.state();
-        if let Some(id) = id
-            && (state.cluster.sessions.is_settled(id) || self.proposals.appended.contains(&(id.member, id.run, id.seq)))
-        {
-            return Ok(false);
+        if state.cluster.sessions.is_settled(id) || self.proposals.appended.contains(&(id.member, id.run, id.seq)) {
+            return Ok(Admission::Appended);
         }
         if let Command::Member(change) = command {
-            return self.admit_change(change).map(|()| true).map_err(Refusal::Member);
+            return self.admit_change(change).map_err(Refusal::Member);
         }
         if self.space.is_ample(state, &self.config) {
-            return Ok(true);
+            return Ok(Admission::Append);
         }
         let admitted = match command {
             Command::Txn(txn) => self.space.admit(growth(state, txn), state, &self.config),
             Command::LeaseGrant { .. } => self.space.admit(crate::txn::Growth::of_lease(), state, &self.config),
             Command::Nothing | Command::Compact { .. } | Command::LeaseRevoke { .. } | Command::Member(_) => Ok(()),
         };
-        admitted.map(|()| true).map_err(Refusal::Kv)
-    }
-
-    /// This member, which leads, is to be removed, and another can lead.
-    fn is_my_removal(&self, command: &Command) -> bool {
-        let me = self.identity.member;
-        matches!(command, Command::Member(MemberChange::Remove { id }) if *id == me)
-            && self.machine.state().cluster.voters().len() > 1
+        admitted.map(|()| Admission::Append).map_err(Refusal::Kv)
     }
 
     /// Whether a change of the membership may be proposed now: what every member knows, and what the leader alone knows.
-    fn admit_change(&self, change: &MemberChange) -> Result<(), MemberChangeError> {
+    fn admit_change(&self, change: &MemberChange) -> Result<Admission, MemberChangeError> {
         self.machine.state().cluster.check(change)?;
         if conf_change(change).is_none() {
-            return Ok(());
+            return Ok(Admission::Append);
         }
+        let voters = self.machine.state().cluster.voters();
+        let me = self.identity.member;
+        let is_leaving = matches!(change, MemberChange::Remove { id } if *id == me) && voters.len() > 1;
+        let unless_leaving = |admission| if is_leaving { Admission::AfterHandover } else { admission };
         if self.member.has_pending_change() || self.member.is_transferring() {
-            return Err(MemberChangeError::Busy);
+            return Ok(unless_leaving(Admission::Later));
         }
         let progress = self.member.progress();
-        let voters = self.machine.state().cluster.voters();
         // This member counts as active.
         let active = 1 + progress.iter().filter(|peer| !peer.is_learner && peer.is_active).count();
         match change {
@@ -320,22 +320,23 @@ impl Driver {
                 let last = self.member.positions().committed;
                 let in_sync =
                     progress.iter().any(|peer| peer.id == *id && peer.is_active && peer.matched * 10 >= last * 9);
-                if in_sync { Ok(()) } else { Err(MemberChangeError::LearnerNotReady { id: *id }) }
+                if !in_sync {
+                    return Err(MemberChangeError::LearnerNotReady { id: *id });
+                }
             }
-            MemberChange::AddVoter { .. } if active < voters.len().div_ceil(2) + 1 => {
-                // The new one is not up yet: those that are must be a majority with it.
-                if voters.len() == 1 { Ok(()) } else { Err(MemberChangeError::NotEnoughStarted) }
+            // The new one is not up yet: those that are must be a majority with it.
+            MemberChange::AddVoter { .. } if active < voters.len().div_ceil(2) + 1 && voters.len() > 1 => {
+                return Err(MemberChangeError::NotEnoughStarted);
             }
             MemberChange::Remove { id } if voters.contains(id) => {
-                let is_up = *id == self.identity.member || progress.iter().any(|peer| peer.id == *id && peer.is_active);
+                let is_up = *id == me || progress.iter().any(|peer| peer.id == *id && peer.is_active);
                 if active - usize::from(is_up) < (voters.len() - 1) / 2 + 1 {
                     return Err(MemberChangeError::NotEnoughStarted);
                 }
-                // A leader hands over first.
-                if *id == self.identity.member { Err(MemberChangeError::Busy) } else { Ok(()) }
             }
-            _ => Ok(()),
+            _ => {}
         }
+        Ok(unless_leaving(Admission::Append))
     }
 
     /// The leader has refused a proposal of this member.
