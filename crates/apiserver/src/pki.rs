@@ -9,9 +9,8 @@
 //!
 //! Not here: the CertificateSigningRequest API (it would call [`Pki::issue`]), revocation (short lives instead).
 //!
-//! Reading order: this file, [`spec`], [`authority`], [`files`], [`serving`], `any_peer`, [`kubeconfig`].
+//! Reading order: this file, [`spec`], [`authority`], [`files`], [`serving`], [`kubeconfig`].
 
-pub(crate) mod any_peer;
 pub mod authority;
 pub mod files;
 pub mod kubeconfig;

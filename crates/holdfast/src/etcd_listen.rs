@@ -165,7 +165,7 @@ pub fn load_tls(args: &TlsFiles) -> Result<Option<Arc<rustls::ServerConfig>>, Bo
     let (Some(cert_file), Some(key_file)) = (&args.cert_file, &args.key_file) else { return Ok(None) };
     let chain = read_certificates(cert_file)?;
     let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| format!("{}: {error}", key_file.display()))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = tls::provider();
     let builder =
         rustls::ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let builder = match &args.trusted_ca_file {

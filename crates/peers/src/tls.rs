@@ -6,12 +6,10 @@
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, KeyPair};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::PeerError;
 
@@ -36,7 +34,7 @@ impl PeerTls {
     /// for both directions.
     pub fn mutual(material: &Material<'_>, server_name: Option<&str>) -> Result<Self, PeerError> {
         let roots = Arc::new(parse_roots(material.authority_pem)?);
-        let provider = provider();
+        let provider = tls::provider();
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
             .build()
             .map_err(|error| unusable(&error))?;
@@ -63,26 +61,16 @@ impl PeerTls {
         let params = CertificateParams::new(["member".to_owned()]).map_err(|error| unusable(&error))?;
         let certificate = params.self_signed(&key).map_err(|error| unusable(&error))?;
         let (chain, key_pem) = (vec![certificate.der().clone()], key.serialize_pem());
-        let provider = provider();
-        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        let server = ServerConfig::builder_with_provider(tls::provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| unusable(&error))?
             .with_no_client_auth()
             .with_single_cert(chain, parse_key(&key_pem)?)
             .map_err(|error| unusable(&error))?;
-        let client = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| unusable(&error))?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
-            .with_no_client_auth();
+        let client = tls::client_of_anyone().map_err(|error| unusable(&error))?;
         let server_name = ServerName::try_from("member").map_err(|error| unusable(&error))?;
         Ok(Self { server: Arc::new(server), client: Arc::new(client), server_name: Some(server_name) })
     }
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 fn unusable(error: &dyn std::fmt::Display) -> PeerError {
@@ -105,43 +93,4 @@ fn parse_roots(pem: &str) -> Result<RootCertStore, PeerError> {
         roots.add(certificate).map_err(|error| unusable(&error))?;
     }
     Ok(roots)
-}
-
-/// Checks only that the server holds the key of what it shows.
-#[derive(Debug)]
-struct AnyServer(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

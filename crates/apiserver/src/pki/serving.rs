@@ -19,7 +19,6 @@ use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 
-use super::any_peer::AnyPeer;
 use super::{Authority, Credential, PkiError};
 
 /// The listener's TLS side.
@@ -31,12 +30,11 @@ pub struct ServerTls {
 impl ServerTls {
     /// For the API server: TLS 1.2 and 1.3, ALPN `h2` and `http/1.1`, any client certificate.
     pub fn new(credential: &Credential) -> Result<Arc<Self>, PkiError> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        Self::build(credential, Arc::new(AnyPeer(provider)))
+        Self::build(credential, Arc::new(tls::AnyPeer(tls::provider())))
     }
 
     fn build(credential: &Credential, verifier: Arc<dyn ClientCertVerifier>) -> Result<Arc<Self>, PkiError> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = tls::provider();
         let certified = certified_key(&provider, credential)?;
         let certificate = Arc::new(CurrentCertificate(ArcSwap::from_pointee(certified)));
         let tls_error = |source| PkiError::Tls { subject: "kube-apiserver".to_owned(), source };
@@ -52,7 +50,7 @@ impl ServerTls {
     /// For a server of the cluster's own parts (a kubelet's): client certificates are asked for, not required, and one that
     /// does not lead to `ca` breaks the handshake.
     pub fn verified(credential: &Credential, ca: &Authority) -> Result<Arc<Self>, PkiError> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = tls::provider();
         let roots = Arc::new(roots_of(ca)?);
         let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
             .allow_unauthenticated()
@@ -106,7 +104,7 @@ pub struct ClientCertificates {
 
 impl ClientCertificates {
     pub fn new(ca: &Authority, clock: Arc<dyn Clock>) -> Result<Self, PkiError> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = tls::provider();
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots_of(ca)?), provider)
             .build()
             .map_err(|source| PkiError::Verifier { source })?;

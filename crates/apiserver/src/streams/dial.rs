@@ -15,7 +15,6 @@ use tokio_rustls::TlsConnector;
 
 use crate::chain::{Connection, NodeConnector, Target};
 use crate::pki::Credential;
-use crate::pki::any_peer::AnyPeer;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -41,22 +40,17 @@ pub struct DirectConnector {
 impl DirectConnector {
     /// `ca_pem` has signed the kubelets' serving certificates; `client` is shown to them.
     pub fn new(ca_pem: &str, client: &Credential) -> Result<Self, DialError> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let pem = |what| move |source| DialError::Pem { what, source };
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
             roots.add(certificate.map_err(pem("the CA"))?)?;
         }
         let (chain, key) = client.to_der().map_err(pem("the client certificate and key"))?;
-        let kubelet = ClientConfig::builder_with_provider(provider.clone())
+        let kubelet = ClientConfig::builder_with_provider(tls::provider())
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)?;
-        let anyone = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyPeer(provider)))
-            .with_no_client_auth();
+        let anyone = tls::client_of_anyone()?;
         Ok(Self { kubelet: TlsConnector::from(Arc::new(kubelet)), anyone: TlsConnector::from(Arc::new(anyone)) })
     }
 

@@ -1,8 +1,8 @@
 //! A peer of whom nothing is believed but that it holds the key of the certificate it shows.
 //!
-//! In: a certificate and a signature of the handshake. Out: whether the one's key made the other. Whose certificate it is
-//! does not matter: of clients that is judged per request ([`super::ClientCertificates`]); Pods and Services as servers have
-//! no name that a CA could vouch for.
+//! In: a certificate and a signature of the handshake. Out: whether the one's key made the other. Whose certificate it is does
+//! not matter here: of clients that may be judged per request; Pods and Services as servers have no name that a CA could
+//! vouch for.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 
 /// Takes any client or server certificate. A client may also show none.
 #[derive(Debug)]
-pub(crate) struct AnyPeer(pub Arc<CryptoProvider>);
+pub struct AnyPeer(pub Arc<CryptoProvider>);
 
 /// What both sides' traits ask in the same words: the check of the handshake's signature.
 macro_rules! proof_of_the_key {
