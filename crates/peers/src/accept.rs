@@ -60,25 +60,24 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, secure: bo
 
 /// Refusals once, ends of connections for those who look closely.
 fn tell(shared: &Shared, from: SocketAddr, error: &PeerError) {
-    let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+    let text = error.with_cause();
     match error {
         PeerError::Refuses { reason, .. } if shared.inbound.is_news(&format!("{}: {reason}", from.ip())) => {
             tracing::warn!("{error}");
         }
         PeerError::Tls { .. } | PeerError::Foreign { .. }
-            if shared.inbound.is_news(&format!("{}{source}", from.ip())) =>
+            if shared.inbound.is_news(&format!("{}: {text}", from.ip())) =>
         {
-            tracing::warn!(%from, "refused a connection: {error}{source}");
+            tracing::warn!(%from, "refused a connection: {text}");
         }
-        _ => tracing::debug!(%from, "{error}{source}"),
+        _ => tracing::debug!(%from, "{text}"),
     }
 }
 
 async fn handle(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr, secure: bool) -> Result<(), PeerError> {
-    let (wire, hello) = timeout(HELLO_WITHIN, greet(shared, stream, from, secure))
+    let (mut wire, hello) = timeout(HELLO_WITHIN, greet(shared, stream, from, secure))
         .await
         .map_err(|_| PeerError::Silent { with: from.to_string() })??;
-    let (mut wire, hello) = (wire, hello);
     let (started, admission) = match judge(shared, &hello, from) {
         Ok(welcome) => welcome,
         Err(verdict) => {

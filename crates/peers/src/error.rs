@@ -44,3 +44,13 @@ pub enum PeerError {
     #[error("the answer of {with} is not understood")]
     Answer { with: String },
 }
+
+impl PeerError {
+    /// The error with its cause, in one line.
+    pub(crate) fn with_cause(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(source) => format!("{self}: {source}"),
+            None => self.to_string(),
+        }
+    }
+}

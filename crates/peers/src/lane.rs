@@ -5,9 +5,7 @@
 //! Bounded: the pause between attempts grows from 50 ms to 1 s. What waited when an attempt failed is dropped: it is out of
 //! date. The task ends with its queue: once the peer is no member any more and what waited has left, at most [`LINGER`] later.
 
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base::{OsRng, Rng};

@@ -260,8 +260,7 @@ impl Shared {
 
     /// A connection failed: tells the log, once a reason, and the store.
     pub(crate) fn note_failure(&self, peer: &Peer, purpose: Purpose, error: &PeerError, told: &mut String) {
-        let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
-        let text = format!("{error}{source}");
+        let text = error.with_cause();
         if *told != text && purpose == Purpose::Urgent {
             tracing::warn!(member = %format_args!("{:x}", peer.id), "no connection: {text}");
         }
@@ -335,8 +334,7 @@ impl Shared {
                 let sent = transfer::send(&self, peer, header, write_body).await;
                 peer.snapshot_under_way.store(false, Ordering::Release);
                 if let Err(error) = &sent {
-                    let source = std::error::Error::source(error).map(|s| format!(": {s}")).unwrap_or_default();
-                    tracing::warn!(member = %format_args!("{to:x}"), "a snapshot was not sent: {error}{source}");
+                    tracing::warn!(member = %format_args!("{to:x}"), "a snapshot was not sent: {}", error.with_cause());
                 }
                 sent.is_ok()
             }
