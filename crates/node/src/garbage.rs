@@ -61,28 +61,37 @@ pub async fn run_garbage(context: Arc<Context>, pods: Pods) {
     }
 }
 
-/// Which pressures the node is under: (memory, disk).
-pub fn observe_pressure(context: &Context) -> (bool, bool) {
-    let memory = observe_available_memory().is_some_and(|available| available < EVICTION_MEMORY_BYTES);
-    let disk = observe_space(&context.config.kubelet_dir).is_some_and(is_short);
-    (memory, disk)
+/// What the node has too little of, in bytes.
+struct Shortage {
+    resource: &'static str,
+    threshold: u64,
+    available: u64,
 }
 
-fn is_short(space: Space) -> bool {
-    space.free_bytes < EVICTION_FREE.of(space.usable_bytes)
-        || space.free_inodes * 100 < space.inodes * INODES_FREE_PERCENT_MIN
+/// Which pressures the node is under: (memory, disk).
+pub fn observe_pressure(context: &Context) -> (bool, bool) {
+    (observe_memory_shortage().is_some(), observe_disk_shortage(context).is_some())
+}
+
+fn observe_memory_shortage() -> Option<Shortage> {
+    let available = observe_available_memory()?;
+    let threshold = EVICTION_MEMORY_BYTES;
+    (available < threshold).then_some(Shortage { resource: "memory", threshold, available })
+}
+
+fn observe_disk_shortage(context: &Context) -> Option<Shortage> {
+    derive_disk_shortage(observe_space(&context.config.kubelet_dir)?)
+}
+
+fn derive_disk_shortage(space: Space) -> Option<Shortage> {
+    let (threshold, available) = (EVICTION_FREE.of(space.usable_bytes), space.free_bytes);
+    let is_short = available < threshold || space.free_inodes * 100 < space.inodes * INODES_FREE_PERCENT_MIN;
+    is_short.then_some(Shortage { resource: "ephemeral-storage", threshold, available })
 }
 
 fn relieve_pressure(context: &Context, pods: &Pods) {
-    let (memory, disk) = observe_pressure(context);
-    let (resource, threshold, available) = match (memory, disk) {
-        (true, _) => ("memory", EVICTION_MEMORY_BYTES, observe_available_memory().unwrap_or_default()),
-        (false, true) => {
-            let Some(space) = observe_space(&context.config.kubelet_dir) else { return };
-            ("ephemeral-storage", EVICTION_FREE.of(space.usable_bytes), space.free_bytes)
-        }
-        (false, false) => return,
-    };
+    let shortage = observe_memory_shortage().or_else(|| observe_disk_shortage(context));
+    let Some(Shortage { resource, threshold, available }) = shortage else { return };
     let mut candidates = pods.snapshots();
     candidates.retain(|snapshot| matches!(snapshot.stage, Stage::Running | Stage::Initializing | Stage::Sandboxing));
     candidates.retain(|snapshot| pod_spec(&snapshot.pod).priority.unwrap_or(0) < 2_000_000_000);
@@ -189,7 +198,7 @@ mod tests {
         const GIB: u64 = 1 << 30;
         let check = |free_bytes, usable_bytes, free_inodes, expect| {
             let space = Space { free_bytes, usable_bytes, free_inodes, inodes: 100 };
-            assert_eq!(is_short(space), expect, "{space:?}");
+            assert_eq!(derive_disk_shortage(space).is_some(), expect, "{space:?}");
         };
         check(GIB, 8 * GIB, 50, false);
         check(GIB / 2, 8 * GIB, 50, true);
@@ -197,7 +206,7 @@ mod tests {
         check(3 * GIB, 1000 * GIB, 50, true);
         // A filesystem that counts no inodes.
         let space = Space { free_bytes: GIB, usable_bytes: GIB, free_inodes: 0, inodes: 0 };
-        assert!(!is_short(space));
+        assert!(derive_disk_shortage(space).is_none());
         check(5 * GIB, 8 * GIB, 4, true);
     }
 }
