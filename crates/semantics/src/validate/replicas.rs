@@ -1,4 +1,4 @@
-//! The replica counts in the status of a ReplicaSet and of a ReplicationController: one may not exceed the other.
+//! The replica counts in a status (of a ReplicaSet, a ReplicationController, a Deployment): one may not exceed the other.
 
 use super::numbers::{validate_count, validate_not_negative};
 use crate::field::{Errors, Path};
@@ -14,19 +14,32 @@ pub struct ReplicaCounts {
 pub fn validate_replica_counts(counts: &ReplicaCounts, errors: &mut Errors) {
     let path = Path::root("status");
     validate_not_negative(counts.replicas, path.child("replicas"), errors);
-    for (name, count) in [
+    let parts = [
         ("fullyLabeledReplicas", counts.fully_labeled),
         ("readyReplicas", counts.ready),
         ("availableReplicas", counts.available),
-    ] {
-        validate_count(count, path.child(name), errors);
-        if count.unwrap_or(0) > counts.replicas {
+    ];
+    validate_parts(counts.replicas, &parts, errors);
+    validate_available(counts.ready, counts.available, errors);
+}
+
+/// Counts in a status that are parts of its `replicas`.
+pub fn validate_parts(replicas: i32, parts: &[(&'static str, Option<i32>)], errors: &mut Errors) {
+    let path = Path::root("status");
+    for (name, count) in parts {
+        validate_count(*count, path.child(name), errors);
+        if count.unwrap_or(0) > replicas {
             errors.invalid(path.child(name), count.unwrap_or(0), "cannot be greater than status.replicas");
         }
     }
-    let available = counts.available.unwrap_or(0);
-    if available > counts.ready.unwrap_or(0) {
-        errors.invalid(path.child("availableReplicas"), available, "cannot be greater than readyReplicas");
+}
+
+/// Available replicas are ready ones.
+pub fn validate_available(ready: Option<i32>, available: Option<i32>, errors: &mut Errors) {
+    let available = available.unwrap_or(0);
+    if available > ready.unwrap_or(0) {
+        let path = Path::root("status").child("availableReplicas");
+        errors.invalid(path, available, "cannot be greater than readyReplicas");
     }
 }
 

@@ -13,6 +13,7 @@ use crate::validate::numbers::{
     int_or_percent_value, int_or_string_json, validate_count, validate_immutable, validate_int_or_percent,
     validate_percent_at_most_100,
 };
+use crate::validate::replicas::{validate_available, validate_parts};
 use crate::validate::template::{validate_running_template, validate_selector};
 
 const QUARTER: &str = "25%";
@@ -115,23 +116,15 @@ fn validate_strategy(strategy: &DeploymentStrategy, path: &Path, errors: &mut Er
 
 fn validate_status(status: &DeploymentStatus, errors: &mut Errors) {
     let path = Path::root("status");
-    let counts = [
+    validate_count(status.replicas, path.child("replicas"), errors);
+    validate_count(status.unavailable_replicas, path.child("unavailableReplicas"), errors);
+    let parts = [
         ("updatedReplicas", status.updated_replicas),
         ("readyReplicas", status.ready_replicas),
         ("availableReplicas", status.available_replicas),
     ];
-    validate_count(status.replicas, path.child("replicas"), errors);
-    validate_count(status.unavailable_replicas, path.child("unavailableReplicas"), errors);
-    for (name, count) in counts {
-        validate_count(count, path.child(name), errors);
-        if count.unwrap_or(0) > status.replicas.unwrap_or(0) {
-            errors.invalid(path.child(name), count.unwrap_or(0), "cannot be greater than status.replicas");
-        }
-    }
-    let available = status.available_replicas.unwrap_or(0);
-    if available > status.ready_replicas.unwrap_or(0) {
-        errors.invalid(path.child("availableReplicas"), available, "cannot be greater than readyReplicas");
-    }
+    validate_parts(status.replicas.unwrap_or(0), &parts, errors);
+    validate_available(status.ready_replicas, status.available_replicas, errors);
 }
 
 #[cfg(test)]
