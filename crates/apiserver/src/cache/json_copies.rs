@@ -5,11 +5,10 @@
 //! read since they were looked at last; where all are in use, nothing new is kept.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
 
 use super::Entry;
 
@@ -22,12 +21,10 @@ const LOOKS_MAX: usize = 2;
 #[derive(Debug, Default)]
 pub struct JsonCopy {
     /// The item of a list: without type, with resource version.
-    json: ArcSwapOption<Bytes>,
-    reads: AtomicU8,
+    json: ArcSwapOption<Vec<u8>>,
+    /// Since it was looked at last.
+    was_read: AtomicBool,
 }
-
-const UNREAD: u8 = 0;
-const READ: u8 = 1;
 
 /// The copies of all caches of a server.
 #[derive(Debug)]
@@ -61,14 +58,14 @@ impl JsonCopies {
         out: &mut Vec<u8>,
         make: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let was = entry.json.reads.swap(READ, Ordering::Relaxed);
+        let was_read = entry.json.was_read.swap(true, Ordering::Relaxed);
         if let Some(json) = &*entry.json.json.load() {
             out.extend_from_slice(json);
             return Ok(());
         }
         let start = out.len();
         make(out)?;
-        if was == READ {
+        if was_read {
             self.keep(entry, &out[start..]);
         }
         Ok(())
@@ -82,7 +79,7 @@ impl JsonCopies {
             }
             let Some((oldest, bytes)) = kept.queue.pop_front() else { break };
             match oldest.upgrade() {
-                Some(in_use) if in_use.json.reads.swap(UNREAD, Ordering::Relaxed) == READ => {
+                Some(in_use) if in_use.json.was_read.swap(false, Ordering::Relaxed) => {
                     kept.queue.push_back((oldest, bytes));
                 }
                 left => {
@@ -96,7 +93,7 @@ impl JsonCopies {
         if kept.bytes + json.len() <= self.bytes_max && entry.json.json.load().is_none() {
             kept.bytes += json.len();
             kept.queue.push_back((Arc::downgrade(entry), json.len()));
-            entry.json.json.store(Some(Arc::new(Bytes::copy_from_slice(json))));
+            entry.json.json.store(Some(Arc::new(json.to_vec())));
         }
     }
 }
@@ -104,6 +101,8 @@ impl JsonCopies {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+
     use crate::cache::entry::{EntryParts, Form};
 
     fn entry(name: &str) -> Arc<Entry> {
