@@ -70,8 +70,8 @@ impl ApiServer {
 }
 
 /// Forgets revisions once they are old enough, in the store and in the caches. Kept here and not left to the store: an etcd
-/// behind [`store::Kv`] ages nothing by itself. The embedded store's own interval is for those who use it alone; here it
-/// finds next to nothing left to do.
+/// behind [`store::Kv`] ages nothing by itself. The embedded store's own interval is for those who use it alone; the binary
+/// turns it off under an API server.
 async fn run_compaction(core: Arc<Core>) {
     let steps = 5;
     let every = (core.config.history_min / steps).max(Duration::from_secs(1));

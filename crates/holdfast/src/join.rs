@@ -9,7 +9,7 @@ use std::path::Path;
 use apiserver::join::{JOIN_PATH, MEMBERS_PATH, REMOVE_PATH, derive_ca_hash};
 use apiserver::pki::files;
 use client::{Credentials, RemoteSpec};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::Kubeconfig;
 use peers::ClusterView;
 use serde_json::Value;
 
@@ -116,9 +116,7 @@ pub fn print_token(place: &PlaceArgs) -> CommandResult {
 pub fn run_member(place: &PlaceArgs, command: &MemberCommand) -> CommandResult {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let kubeconfig = Kubeconfig::read_from(crate::up::admin_kubeconfig(&place.data_dir))?;
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-        let client = kube::Client::try_from(config)?;
+        let client = crate::status::connect(place).await?;
         let request = match command {
             MemberCommand::List => http::Request::get(MEMBERS_PATH),
             MemberCommand::Remove { id } => http::Request::post(format!("{REMOVE_PATH}?id={id}")),

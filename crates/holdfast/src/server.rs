@@ -153,33 +153,37 @@ impl ControlPlane {
             root_ca_pem: self.pki.cluster_ca().certificate_pem().to_owned(),
             pod_range: self.pod_range,
         };
-        let controller_client = client_of(&self.server, "system:kube-controller-manager", &["system:masters"]);
-        let (c, s) = (clock.clone(), stop.clone());
-        let leader = LeaderSpec::new("kube-controller-manager", &self.identity);
-        let controllers = async move {
-            let (clock, stop) = (c.clone(), s.clone());
-            run_supervised("controllers", &*c, s, move || {
-                let (client, settings, clock) = (controller_client.clone(), settings.clone(), clock.clone());
-                let work = run_controllers(client.clone(), settings, clock.clone());
-                lead(client, leader.clone(), clock, stop.clone(), work)
-            })
-            .await;
-        };
-        self.components.spawn_on(controllers, runtime);
-        let scheduler_client = client_of(&self.server, "system:kube-scheduler", &[]);
-        let (c, s) = (clock.clone(), stop.clone());
-        let leader = LeaderSpec::new("kube-scheduler", &self.identity);
-        let scheduler = async move {
-            let (clock, stop) = (c.clone(), s.clone());
-            run_supervised("scheduler", &*c, s, move || {
-                let (client, clock) = (scheduler_client.clone(), clock.clone());
-                let work = run_scheduler(client.clone(), clock.clone());
-                lead(client, leader.clone(), clock, stop.clone(), work)
-            })
-            .await;
-        };
-        self.components.spawn_on(scheduler, runtime);
+        let manager = client_of(&self.server, "system:kube-controller-manager", &["system:masters"]);
+        let on = (runtime, clock, stop);
+        self.spawn_component(("controllers", "kube-controller-manager"), manager, on, move |client, clock| {
+            run_controllers(client, settings.clone(), clock)
+        });
+        let scheduler = client_of(&self.server, "system:kube-scheduler", &[]);
+        self.spawn_component(("scheduler", "kube-scheduler"), scheduler, on, run_scheduler);
         self.components.close();
+    }
+
+    /// Runs a component (its name and its Lease) while this server holds the Lease, and anew when it has failed.
+    fn spawn_component<W, E>(
+        &self,
+        (name, lease): (&'static str, &str),
+        client: kube::Client,
+        (runtime, clock, stop): (&Handle, &Arc<dyn Clock>, &CancellationToken),
+        work: impl Fn(kube::Client, Arc<dyn Clock>) -> W + Send + Sync + 'static,
+    ) where
+        W: Future<Output = Result<(), E>> + Send + 'static,
+        E: std::error::Error + Send + 'static,
+    {
+        let spec = LeaderSpec::new(lease, &self.identity);
+        let (clock, stop) = (clock.clone(), stop.clone());
+        let component = async move {
+            run_supervised(name, &*clock, stop.clone(), || {
+                let work = work(client.clone(), clock.clone());
+                lead(client.clone(), spec.clone(), clock.clone(), stop.clone(), work)
+            })
+            .await;
+        };
+        self.components.spawn_on(component, runtime);
     }
 
     /// Waits, at most [`COMPONENTS_END`], until the components have ended after their `stop` and have given up their Leases.
@@ -250,7 +254,8 @@ fn open_store(
     let path = settings.data_dir.join("store");
     let disk = store::RealDisk::new(&path)
         .map_err(|source| ServerError::Directory { path: path.display().to_string(), source })?;
-    let mut config = store::Config::default();
+    // The API server compacts, by its own clock.
+    let mut config = store::Config { compaction_interval: Duration::ZERO, ..store::Config::default() };
     if let Some(place) = join::read_place(&settings.data_dir) {
         network.introduce(&place.members);
         (config.cluster_id, config.member_id) = (Some(place.cluster_id), Some(place.member_id));

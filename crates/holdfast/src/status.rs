@@ -31,7 +31,8 @@ pub fn run(place: &PlaceArgs) -> CommandResult {
     })
 }
 
-async fn connect(place: &PlaceArgs) -> Result<Client, Box<dyn std::error::Error>> {
+/// A client with the administrator's rights, of the cluster on this machine.
+pub async fn connect(place: &PlaceArgs) -> Result<Client, Box<dyn std::error::Error>> {
     let kubeconfig = Kubeconfig::read_from(up::admin_kubeconfig(&place.data_dir))?;
     Ok(Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)?)
 }
