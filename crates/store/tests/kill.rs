@@ -10,16 +10,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
-use base::{Clock, OsRng, Rng, SystemClock};
+use base::{OsRng, Rng, SystemClock};
 use store::{Config, Kv, Op, Put, RangeRequest, RealDisk, Store, Txn};
 
 const WRITERS: u64 = 8;
-const KILLS: u32 = 100;
-/// Enough for all kills on an idle machine; on a busy one it ends earlier, but not before so many kills.
-const TIME: Duration = Duration::from_secs(15);
-const KILLS_MIN: u32 = 25;
+const KILLS: u32 = 300;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().collect();
@@ -102,20 +98,17 @@ fn is_whole(line: &str, life: u32) -> bool {
 
 fn kill_again_and_again() -> ExitCode {
     let directory = std::env::temp_dir().join(format!("holdfast-store-kill-{}", std::process::id()));
-    let clock = SystemClock::new();
     let mut acknowledged = BTreeSet::new();
-    let mut kills = 0;
-    while kills < KILLS && (clock.monotonic() < TIME || kills < KILLS_MIN) {
+    for life in 0..KILLS {
         let lines = OsRng.below(120);
-        acknowledged.extend(one_life(&directory, kills, lines));
-        kills += 1;
+        acknowledged.extend(one_life(&directory, life, lines));
         // Looking after every kill would double the time for nothing: what is lost stays lost.
-        if kills % 10 == 0 {
+        if life % 10 == 0 {
             verify(&directory, &acknowledged);
         }
     }
     verify(&directory, &acknowledged);
-    println!("{kills} kills, {} acknowledged writes, none lost", acknowledged.len());
+    println!("{KILLS} kills, {} acknowledged writes, none lost", acknowledged.len());
     std::fs::remove_dir_all(&directory).unwrap();
     ExitCode::SUCCESS
 }
