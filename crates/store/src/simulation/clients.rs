@@ -128,7 +128,9 @@ impl Clients {
                 (message, What::Other { answer })
             }
             91 => {
-                let (message, answer) = propose(Command::Compact { revision: self.values.cast_signed() / 2 });
+                // Only what has been answered, and so been seen by the oracle: a compaction takes the values away.
+                let known = self.list[number].known.values().max().copied().unwrap_or(0);
+                let (message, answer) = propose(Command::Compact { revision: known / 2 });
                 (message, What::Other { answer })
             }
             _ => self.lease(number),
