@@ -16,10 +16,11 @@ use std::collections::{HashMap, VecDeque};
 
 use protobuf::Message as _;
 use raft::eraftpb::{ConfChange, ConfState, Entry, EntryType, HardState, Message, MessageType};
-use raft::{Config, RawNode, ReadState, SnapshotStatus, StateRole};
+use raft::{Config, GetEntriesContext, RawNode, ReadState, SnapshotStatus, StateRole};
 
 use crate::command::Command;
 use crate::peer::MemberChange;
+use crate::proposal::ProposalId;
 use crate::raft_log::RaftLog;
 use crate::record::{Batch, Vitals, decode_command, encode_entry, encode_vitals};
 use crate::recovery::Recovered;
@@ -229,6 +230,13 @@ impl Member {
             committed: log.committed,
             applied: log.applied,
         }
+    }
+
+    /// The proposals of the log, durable or not, behind an applied entry.
+    pub(crate) fn unapplied(&self, applied: u64) -> Vec<ProposalId> {
+        let log = &self.node.raft.raft_log;
+        let entries = log.slice(applied + 1, log.last_index() + 1, None, GetEntriesContext::empty(false));
+        entries.unwrap_or_default().iter().filter_map(|entry| ProposalId::decode(&entry.context).ok()).collect()
     }
 
     /// The other members; empty unless this one leads.

@@ -136,7 +136,9 @@ impl Driver {
     }
 
     fn leader_moved(&mut self, before: LeaderView, view: LeaderView, now: Duration) {
-        self.proposals.leader_changed();
+        let leads = view.leader == self.identity.member;
+        let in_log = if leads { self.member.unapplied(self.machine.state().index) } else { Vec::new() };
+        self.proposals.leader_changed(&in_log);
         self.reads.leader_changed();
         if view.leader == 0 {
             self.no_leader_since.get_or_insert(now);

@@ -43,7 +43,8 @@ pub(crate) struct Proposals {
     waiting: BTreeMap<u64, Waiting>,
     /// Numbers that no leader has been given.
     unsent: BTreeSet<u64>,
-    /// As leader: what this member has appended and not applied. A copy of it is not appended again.
+    /// As leader: what is in this member's log and not applied, whoever led when it came there. A copy of it is not appended
+    /// again, and not refused: it may still take effect.
     appended: HashSet<(u64, u64, u64)>,
     /// As leader: proposals of others that came while leadership was being handed over.
     held: Vec<Entry>,
@@ -91,10 +92,11 @@ impl Proposals {
         self.waiting.remove(&id.seq).map(|waiting| waiting.reply)
     }
 
-    /// Another leader, or another term: everything is proposed anew.
-    pub(crate) fn leader_changed(&mut self) {
+    /// Another leader, or another term: everything is proposed anew. `in_log`: where this member leads, what its log has and
+    /// has not applied.
+    pub(crate) fn leader_changed(&mut self, in_log: &[ProposalId]) {
         self.unsent.extend(self.waiting.keys());
-        self.appended.clear();
+        self.appended = in_log.iter().map(|id| (id.member, id.run, id.seq)).collect();
         self.held.clear();
     }
 
