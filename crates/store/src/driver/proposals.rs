@@ -193,7 +193,11 @@ impl Driver {
                 Ok(Admission::Appended) => {}
                 Ok(Admission::Later) => later.push(seq),
                 Ok(Admission::AfterHandover) => is_leaving = true,
-                Err(why) => self.refused(seq, why),
+                // An earlier leader may have been given it.
+                Err(why) => {
+                    let is_certain = waiting.attempts == 0;
+                    self.refuse(seq, why, is_certain);
+                }
             }
         }
         self.proposals.unsent.extend(later);
@@ -343,10 +347,15 @@ impl Driver {
 
     /// The leader has refused a proposal of this member.
     pub(super) fn refused(&mut self, seq: u64, why: Refusal) {
+        // Given to that one leader only, or else an earlier copy may be in the log of another.
+        let is_certain = self.proposals.waiting.get(&seq).is_some_and(|waiting| waiting.attempts <= 1);
+        self.refuse(seq, why, is_certain);
+    }
+
+    /// Answers the client. `is_certain`: no copy of the proposal is anywhere.
+    fn refuse(&mut self, seq: u64, why: Refusal, is_certain: bool) {
         self.proposals.unsent.remove(&seq);
         let Some(waiting) = self.proposals.waiting.remove(&seq) else { return };
-        // An earlier copy may be in the log of some leader.
-        let is_certain = waiting.attempts <= 1;
         let outcome = match why {
             Refusal::Member(why) => Ok(Outcome::Members(Err(why))),
             Refusal::Kv(error) if is_certain => Err(error),
