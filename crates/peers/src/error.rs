@@ -46,6 +46,11 @@ pub enum PeerError {
 }
 
 impl PeerError {
+    /// Nobody listens at the address: a machine that is there has said so.
+    pub(crate) fn is_refused_connection(&self) -> bool {
+        matches!(self, Self::Connect { source, .. } if source.kind() == std::io::ErrorKind::ConnectionRefused)
+    }
+
     /// The error with its cause, in one line.
     pub(crate) fn with_cause(&self) -> String {
         match std::error::Error::source(self) {

@@ -119,6 +119,13 @@ impl Inbound {
         })
     }
 
+    /// Ends the connections of a member that is none any more: it will ask for new ones, and learn why it gets none.
+    pub(crate) fn expel(&self, member: u64) {
+        if let Some(source) = self.sources().remove(&member) {
+            source.superseded.cancel();
+        }
+    }
+
     /// True when this refusal has not been logged lately.
     pub(crate) fn is_news(&self, reason: &str) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);

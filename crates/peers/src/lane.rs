@@ -3,7 +3,7 @@
 //! Frames go as length (u32, big-endian) and bytes; a length of zero is a ping, which the other side answers with a zero of its
 //! own. A connection whose pings stay unanswered, or that takes nothing, is given up and opened anew.
 //! Bounded: the pause between attempts grows from 50 ms to 1 s. What waited when an attempt failed is dropped: it is out of
-//! date. The task ends with its queue: once the peer is no member any more and what waited has left, at most [`LINGER`] later.
+//! date. When a connection breaks and the address then refuses one, the store is told, once: a process has ended. The task ends with its queue: once the peer is no member any more and what waited has left, at most [`LINGER`] later.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -40,6 +40,7 @@ fn silence_max(purpose: Purpose) -> Duration {
 pub(crate) async fn run_lane(shared: Arc<Shared>, peer: Arc<Peer>, purpose: Purpose) {
     let mut backoff = BACKOFF_FIRST;
     let mut told = String::new();
+    let mut has_broken = false;
     while !peer.queue(purpose).is_closed() {
         let urls = peer.urls();
         let Some(hello) = shared.hello(purpose, peer.id) else { return };
@@ -50,12 +51,18 @@ pub(crate) async fn run_lane(shared: Arc<Shared>, peer: Arc<Peer>, purpose: Purp
                 peer.set_connected(purpose, true);
                 let ended = pump(opened, &peer, purpose).await;
                 peer.set_connected(purpose, false);
+                has_broken = true;
                 match ended {
                     Ok(()) => return,
                     Err(error) => error,
                 }
             }
-            Err(error) => error,
+            Err(error) => {
+                if purpose == Purpose::Urgent && error.is_refused_connection() && std::mem::take(&mut has_broken) {
+                    shared.note_end(&peer);
+                }
+                error
+            }
         };
         shared.note_failure(&peer, purpose, &error, &mut told);
         peer.queue(purpose).clear();

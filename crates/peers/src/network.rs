@@ -47,6 +47,8 @@ pub trait Inbox: Send + Sync {
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
     fn snapshot_sent(&self, to: u64, ok: bool);
     fn peer_unreachable(&self, id: u64);
+    /// A connection to the peer has broken and its address takes no other: its process has ended, as far as that tells.
+    fn peer_ended(&self, id: u64);
 }
 
 impl Inbox for Store {
@@ -69,6 +71,10 @@ impl Inbox for Store {
 
     fn peer_unreachable(&self, id: u64) {
         Store::peer_unreachable(self, id);
+    }
+
+    fn peer_ended(&self, id: u64) {
+        Store::peer_ended(self, id);
     }
 }
 
@@ -274,10 +280,18 @@ impl Shared {
         }
     }
 
+    /// The address of a peer that was connected takes no connection any more.
+    pub(crate) fn note_end(&self, peer: &Peer) {
+        if let Some(inbox) = self.started.get().and_then(Started::inbox) {
+            inbox.peer_ended(peer.id);
+        }
+    }
+
     fn members_changed(self: &Arc<Self>, members: &[MemberInfo]) {
         let mut membership = self.membership();
         let now: BTreeSet<u64> = members.iter().map(|member| member.id).collect();
         let gone: Vec<u64> = membership.members.iter().map(|member| member.id).filter(|id| !now.contains(id)).collect();
+        gone.iter().for_each(|id| self.inbound.expel(*id));
         membership.removed.extend(gone);
         membership.removed.retain(|id| !now.contains(id));
         membership.members = members.to_vec();

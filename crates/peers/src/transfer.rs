@@ -194,6 +194,8 @@ mod tests {
         }
 
         fn peer_unreachable(&self, _id: u64) {}
+
+        fn peer_ended(&self, _id: u64) {}
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -24,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 enum Heard {
     Frame(u64, Bytes),
     Unreachable(u64),
+    Ended(u64),
 }
 
 struct Recorder(mpsc::UnboundedSender<Heard>);
@@ -46,6 +47,10 @@ impl Inbox for Recorder {
 
     fn peer_unreachable(&self, id: u64) {
         self.0.send(Heard::Unreachable(id)).ok();
+    }
+
+    fn peer_ended(&self, id: u64) {
+        self.0.send(Heard::Ended(id)).ok();
     }
 }
 
@@ -85,7 +90,7 @@ impl Member {
         loop {
             match timeout(PATIENCE, self.heard.recv()).await.unwrap().unwrap() {
                 Heard::Frame(from, frame) => return (from, frame),
-                Heard::Unreachable(_) => {}
+                Heard::Unreachable(_) | Heard::Ended(_) => {}
             }
         }
     }
@@ -257,6 +262,26 @@ async fn welcome(listener: &TcpListener) -> (u8, TcpStream) {
     stream.read_exact(&mut hello).await.unwrap();
     stream.write_all(&[0, 0, 0]).await.unwrap();
     (hello[10], stream)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_has_ended_when_its_connection_breaks_and_nobody_listens_any_more() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut member = Member::new(7, 1, None);
+    // Nobody listens at the address of member 3, and nobody ever did: that says nothing about a process.
+    let never = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    member.knows(&[(2, format!("http://{}", listener.local_addr().unwrap())), (3, format!("http://{never}"))]);
+    // Broken connections alone say nothing either.
+    for _ in 0..2 {
+        drop((welcome(&listener).await, welcome(&listener).await));
+    }
+    let connections = (welcome(&listener).await, welcome(&listener).await);
+    while let Ok(heard) = member.heard.try_recv() {
+        assert!(matches!(heard, Heard::Unreachable(_)), "{heard:?}");
+    }
+    drop((listener, connections));
+    let ended = timeout(PATIENCE, async { while member.heard.recv().await.unwrap() != Heard::Ended(2) {} });
+    ended.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

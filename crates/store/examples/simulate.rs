@@ -1,11 +1,11 @@
 //! Runs seeds of the simulation: `cargo run -p store --example simulate -- FROM TO [SCENARIO]`.
 //!
 //! Prints every failing seed with what was found; ends with exit code 1 if there is one. SCENARIO: `slow` (one slow disk),
-//! `cuts` (loss of power on all members), or a rule that is broken on purpose: `nosync`, `waits`, `votes`, `acks`.
+//! `cuts` (loss of power on all members), `kills` (leaders are killed), `hints` (false ones that they were), or a rule that is broken on purpose: `nosync`, `waits`, `votes`, `acks`.
 
 use std::process::ExitCode;
 
-use store::simulation::{Broken, Figures, run, run_power_cuts, run_slow_disk};
+use store::simulation::{Broken, Figures, run, run_false_hints, run_killed_leaders, run_power_cuts, run_slow_disk};
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
@@ -19,6 +19,8 @@ fn main() -> ExitCode {
         Some("nosync") => |seed| run(seed, Broken::SyncsIgnored),
         Some("waits") => |seed| run_slow_disk(seed, Broken::ApplicationWaits),
         Some("cuts") => |seed| run_power_cuts(seed, Broken::Nothing),
+        Some("kills") => |seed| run_killed_leaders(seed, Broken::Nothing),
+        Some("hints") => |seed| run_false_hints(seed, Broken::Nothing),
         Some("votes") => |seed| run_power_cuts(seed, Broken::VotesNotHeld),
         Some("acks") => |seed| run_power_cuts(seed, Broken::AcknowledgementsNotHeld),
         _ => |seed| run(seed, Broken::Nothing),

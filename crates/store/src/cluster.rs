@@ -136,9 +136,20 @@ impl Store {
         self.inbox.send(Message::Unreachable { id }).ok();
     }
 
+    /// The transport supposes that the process of a member has ended: its connection broke and its address takes no other. If that
+    /// one led, the others elect a new leader without waiting for its silence, provided that a majority supposes so.
+    pub fn peer_ended(&self, id: u64) {
+        self.inbox.send(Message::Ended { id }).ok();
+    }
+
     /// The membership as of what this member has applied; empty while it waits to join.
     pub fn members(&self) -> Vec<MemberInfo> {
         self.published.state.load().cluster.list()
+    }
+
+    /// The cluster has removed this member for good.
+    pub fn is_removed(&self) -> bool {
+        self.published.is_removed.load(Ordering::Acquire)
     }
 
     /// Who leads, now and whenever it changes.

@@ -100,6 +100,10 @@ pub(crate) enum Message {
     Unreachable {
         id: u64,
     },
+    /// A hint: the process of this member has ended.
+    Ended {
+        id: u64,
+    },
     Log(LogReport),
     Checkpoint(CheckpointReport),
     /// Look at the clock.
@@ -262,6 +266,9 @@ impl Driver {
     }
 
     fn begin(&mut self) {
+        if self.machine.state().cluster.is_removed(self.identity.member) {
+            self.removed();
+        }
         self.outbox.push(Output::Members(self.machine.state().cluster.list()));
         // Makes the number of this run durable.
         self.append(self.member.probe());
@@ -305,6 +312,7 @@ impl Driver {
             Message::Snapshot(incoming) => self.take_snapshot(incoming),
             Message::SnapshotSent { to, ok } => self.member.report_snapshot(to, ok),
             Message::Unreachable { id } => self.member.report_unreachable(id),
+            Message::Ended { id } => self.member.process_ended(id),
             Message::Log(report) => self.log_report(report),
             Message::Checkpoint(report) => self.checkpoint_report(report),
             Message::Tick { reply } => {

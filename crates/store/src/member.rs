@@ -25,9 +25,19 @@ use crate::raft_log::RaftLog;
 use crate::record::{Batch, Vitals, decode_command, encode_entry, encode_vitals};
 use crate::recovery::Recovered;
 
-/// Ticks without a word from the leader until an election: one to two seconds of 20 ms ticks.
-pub(crate) const ELECTION_TICKS: usize = 50;
-/// Who was not heard of for so long is not up, as far as the leader knows. The library forgets every second whom it heard of.
+/// Ticks without a word from the leader until this member helps to elect another: 700 ms of 20 ms ticks, seven heartbeats.
+/// Nothing that ticks or sends heartbeats waits for a disk, so that silence says more than where it does.
+pub(crate) const ELECTION_TICKS: usize = 35;
+/// Ticks that a candidate waits for votes, once its request for them has left: two seconds.
+const VOTING_TICKS: usize = 100;
+/// The first in line runs so many ticks later: by then the others have missed the leader as well.
+const FIRST_TURN_TICKS: usize = 2;
+/// Between the turns of two members: enough for an election, so that they do not split the votes.
+const TURN_TICKS: usize = 4;
+/// Members in line; more share their turns.
+const TURNS: usize = 8;
+/// Who was not heard of for so long is not up, as far as the leader knows. The library forgets at every election timeout whom
+/// it heard of.
 const SILENT_TICKS: u32 = 50;
 /// Who was not heard of for so long is not waited for.
 const GONE_TICKS: u32 = 150;
@@ -141,6 +151,8 @@ impl Member {
         let config = Config {
             id: me,
             election_tick: ELECTION_TICKS,
+            // No timeout of `scatter_timeout` is so long.
+            max_election_tick: VOTING_TICKS + ELECTION_TICKS,
             heartbeat_tick: HEARTBEAT_TICKS,
             applied: state.index,
             max_size_per_msg: MESSAGE_BYTES,
@@ -308,9 +320,11 @@ impl Member {
         accepted
     }
 
-    /// One tick of Raft's clock. `is_stuck`: this disk makes no progress, so the member must not run for leader.
+    /// One tick of Raft's clock. `is_stuck`: this disk makes no progress, so the member must not run for leader. While its vote, or
+    /// its request for votes, waits for the disk, an election is under way and no time passes: a new one would end it, and with
+    /// slow disks that would go on for ever.
     pub(crate) fn tick(&mut self, is_stuck: bool) {
-        if is_stuck && !self.is_leader() {
+        if !self.is_leader() && (is_stuck || self.holds_vote()) {
             self.node.raft.election_elapsed = 0;
         }
         self.node.tick();
@@ -334,6 +348,16 @@ impl Member {
 
     pub(crate) fn transfer(&mut self, to: u64) {
         self.node.transfer_leader(to);
+    }
+
+    /// The process of another member has ended, as far as the network can tell. If that one led, its silence need not be
+    /// waited for: this member votes for another now, and runs when it is its turn. A hint and no more: others who
+    /// still hear the leader vote for nobody, and its next word takes the hint back.
+    pub(crate) fn process_ended(&mut self, id: u64) {
+        if id == self.leader() && !self.is_leader() {
+            let raft = &mut self.node.raft;
+            raft.election_elapsed = raft.election_elapsed.max(ELECTION_TICKS);
+        }
     }
 
     pub(crate) fn report_unreachable(&mut self, id: u64) {
@@ -493,6 +517,12 @@ impl Member {
         messages
     }
 
+    fn holds_vote(&self) -> bool {
+        let is_vote =
+            |m: &Message| matches!(m.get_msg_type(), MessageType::MsgRequestVote | MessageType::MsgRequestVoteResponse);
+        self.undurable.iter().any(|step| step.messages.iter().any(is_vote))
+    }
+
     /// What this member has received of its leader and not acknowledged, because its disk is behind: term and index.
     pub(crate) fn unconfirmed(&self) -> Option<(u64, u64)> {
         let held = self.undurable.iter().flat_map(|step| &step.messages);
@@ -534,15 +564,31 @@ impl Member {
         }
     }
 
-    /// The library draws its election timeouts from the machine's entropy; these come from the seed instead.
+    /// The library draws its election timeouts from the machine's entropy, over twice the time; these are a line, and what is
+    /// left to chance comes from the seed.
     fn scatter_timeout(&mut self) {
         let mut rng = base::SeededRng::new(self.seed ^ self.me.rotate_left(17) ^ self.term().rotate_left(40));
-        let extra = base::Rng::below(&mut rng, ELECTION_TICKS as u64) as usize;
-        if self.node.raft.randomized_election_timeout() != ELECTION_TICKS + extra {
-            self.node.raft.set_randomized_election_timeout(ELECTION_TICKS + extra);
+        let chance = base::Rng::below(&mut rng, TURN_TICKS as u64 / 2) as usize;
+        // Votes wait for the voters' disks.
+        let patience = if self.node.raft.state == StateRole::Candidate { VOTING_TICKS } else { ELECTION_TICKS };
+        let timeout = patience + FIRST_TURN_TICKS + self.turn() * TURN_TICKS + chance;
+        if self.node.raft.randomized_election_timeout() != timeout {
+            self.node.raft.set_randomized_election_timeout(timeout);
         }
     }
+
+    /// This member's place in the line of those who may follow the leader; another one in every term, so that one who can't
+    /// win is not always first.
+    fn turn(&self) -> usize {
+        let leader = self.leader();
+        let voters = self.node.raft.prs().conf().voters().ids();
+        let others = || voters.iter().filter(|id| *id != leader);
+        let place = others().filter(|id| *id < self.me).count();
+        (place + self.term() as usize) % others().count().clamp(1, TURNS)
+    }
 }
+
+const _: () = assert!(FIRST_TURN_TICKS + TURNS * TURN_TICKS <= ELECTION_TICKS && ELECTION_TICKS <= VOTING_TICKS);
 
 impl Rules {
     /// Whether a message of a member that does not lead promises something about this disk.
@@ -640,6 +686,40 @@ mod tests {
         member.durable(tickets[0]);
         assert_eq!(drain(&mut member).1, [3, 4]);
         assert_eq!(member.persisted(), 4);
+    }
+
+    /// Ticks until it asks for votes, after a heartbeat of member 2 and what `after` does.
+    fn ticks_until_it_runs(me: u64, after: impl FnOnce(&mut Member)) -> usize {
+        let mut member = member(me, &[1, 2, 3]);
+        let mut heartbeat = Message { from: 2, to: me, term: 2, ..Message::default() };
+        heartbeat.set_msg_type(MessageType::MsgHeartbeat);
+        member.step(heartbeat.clone());
+        let (tickets, ..) = drain(&mut member);
+        tickets.iter().for_each(|ticket| drop(member.durable(*ticket)));
+        after(&mut member);
+        (1..3 * ELECTION_TICKS)
+            .find(|_| {
+                member.tick(false);
+                drain(&mut member).2.contains(&MessageType::MsgRequestPreVote)
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn members_run_in_turn_soon_after_the_leader_is_missed_and_at_once_when_its_process_has_ended() {
+        let (first, second) = (ticks_until_it_runs(1, |_| {}), ticks_until_it_runs(3, |_| {}));
+        assert!(first > ELECTION_TICKS && first + TURN_TICKS / 2 < second, "{first} {second}");
+        let ended = |member: &mut Member| member.process_ended(2);
+        assert_eq!(ticks_until_it_runs(1, ended), first - ELECTION_TICKS);
+        assert_eq!(ticks_until_it_runs(3, ended), second - ELECTION_TICKS);
+        assert_eq!(ticks_until_it_runs(1, |member| member.process_ended(3)), first, "it does not lead");
+        let spoke_again = |member: &mut Member| {
+            member.process_ended(2);
+            let mut word = Message { from: 2, to: 1, term: 2, ..Message::default() };
+            word.set_msg_type(MessageType::MsgHeartbeat);
+            member.step(word);
+        };
+        assert_eq!(ticks_until_it_runs(1, spoke_again), first, "its next word takes the hint back");
     }
 
     fn append(commit: u64, entries: &[u64]) -> Message {

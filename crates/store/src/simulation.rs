@@ -9,7 +9,7 @@
 //! A seed decides everything; the same seed does the same again. [`run`] throws all faults at a cluster and checks that it is
 //! linearizable, loses nothing, keeps leases, delivers watches whole and comes back when the faults end. [`run_slow_disk`]
 //! checks that one slow or stuck disk of three is not noticed, [`run_power_cuts`] that nothing depends on a disk that has not
-//! answered. There are negative controls ([`Broken`]) that they must catch.
+//! answered, [`run_killed_leaders`] that a killed leader is followed soon, [`run_false_hints`] that one that lives is not. There are negative controls ([`Broken`]) that they must catch.
 //!
 //! Reading order: `world`, `node`, `clients`, `faults`, `oracle`.
 
@@ -25,7 +25,7 @@ use std::time::Duration;
 use base::{Rng, SeededRng};
 
 use clients::Purpose;
-use world::World;
+use world::{Event, World};
 
 /// A rule that is broken on purpose: the oracles must find it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +108,41 @@ pub fn run_power_cuts(seed: u64, broken: Broken) -> Result<Figures, String> {
         }
         world.make_peace();
         world.run_for(Duration::from_secs(10))?;
+        world.finish()
+    })
+}
+
+/// Three members, and the process of whoever leads is killed, again and again. `Err`: what an oracle found, or a client that
+/// waited for more than 400 ms.
+pub fn run_killed_leaders(seed: u64, broken: Broken) -> Result<Figures, String> {
+    guarded(|| {
+        let mut world = World::new(seed, 3, broken);
+        world.run_for(Duration::from_secs(4))?;
+        world.clients.purpose = Purpose::Steady;
+        world.expect_speed(Some(Duration::from_millis(400)));
+        for _ in 0..10 {
+            world.crash(world.leader(), Duration::from_millis(1500));
+            world.run_for(Duration::from_secs(3))?;
+        }
+        world.finish()
+    })
+}
+
+/// Three members, and one is told again and again that the leader has ended, which is not so. `Err`: leadership moved, or what
+/// an oracle found.
+pub fn run_false_hints(seed: u64, broken: Broken) -> Result<Figures, String> {
+    guarded(|| {
+        let mut world = World::new(seed, 3, broken);
+        world.run_for(Duration::from_secs(4))?;
+        let (ended, leaders) = (world.leader(), world.figures.leaders);
+        let to = ended % 3 + 1;
+        for _ in 0..150 {
+            world.schedule(Duration::ZERO, Event::Hint { to, ended });
+            world.run_for(Duration::from_millis(70))?;
+        }
+        if world.figures.leaders != leaders {
+            return Err(format!("leadership moved {} times for nothing", world.figures.leaders - leaders));
+        }
         world.finish()
     })
 }

@@ -33,6 +33,8 @@ pub(crate) struct Published {
     pub(crate) state: ArcSwap<State>,
     /// Nobody else can have committed anything: what is applied here is all there is, and a read need not ask.
     pub(crate) reads_locally: AtomicBool,
+    /// The cluster has removed this member.
+    pub(crate) is_removed: AtomicBool,
     pub(crate) watchers: Watchers,
 }
 
@@ -71,7 +73,12 @@ struct Slot {
 impl Published {
     pub(crate) fn new(state: State) -> Arc<Self> {
         let watchers = Watchers { notified: AtomicI64::new(state.revision), ..Watchers::default() };
-        Arc::new(Self { state: ArcSwap::from_pointee(state), reads_locally: AtomicBool::new(false), watchers })
+        Arc::new(Self {
+            state: ArcSwap::from_pointee(state),
+            reads_locally: AtomicBool::new(false),
+            is_removed: AtomicBool::new(false),
+            watchers,
+        })
     }
 
     /// Makes `state` what readers see, then wakes the watches that its new revisions concern.

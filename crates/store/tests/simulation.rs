@@ -1,7 +1,7 @@
 //! A few seeds of the simulation for every change; `cargo run -p store --example simulate -- FROM TO` runs more of them.
 //! The negative controls break a rule on purpose: the same oracles must notice.
 
-use store::simulation::{Broken, Figures, run, run_power_cuts, run_slow_disk};
+use store::simulation::{Broken, Figures, run, run_false_hints, run_killed_leaders, run_power_cuts, run_slow_disk};
 
 fn all_pass(seeds: &[u64], scenario: impl Fn(u64, Broken) -> Result<Figures, String>) {
     for seed in seeds {
@@ -34,6 +34,16 @@ fn nothing_is_lost_when_all_members_lose_power() {
 }
 
 #[test]
+fn a_leader_whose_process_is_killed_is_followed_within_400_ms() {
+    all_pass(&[0, 1], run_killed_leaders);
+}
+
+#[test]
+fn a_leader_that_lives_leads_on_whatever_one_member_supposes() {
+    all_pass(&[0, 1], run_false_hints);
+}
+
+#[test]
 fn a_disk_that_forgets_is_noticed() {
     caught(&[0, 1], Broken::SyncsIgnored, run);
 }
@@ -45,7 +55,7 @@ fn application_that_waits_for_the_own_disk_is_noticed() {
 
 #[test]
 fn votes_that_are_not_on_the_disk_are_noticed() {
-    caught(&[3], Broken::VotesNotHeld, run_power_cuts);
+    caught(&[5], Broken::VotesNotHeld, run_power_cuts);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Towards the other members: frames, who leads, handing over, snapshots.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use raft::eraftpb::{Message as RaftMessage, MessageType};
@@ -59,6 +60,7 @@ impl Driver {
     /// This member has been removed: it stops, for good.
     pub(super) fn removed(&mut self) {
         let id = self.identity.member;
+        self.published.is_removed.store(true, Ordering::Release);
         let reason =
             format!("this member ({id:016x}) was removed from the cluster; its data directory is of no more use");
         self.stop(&reason.into());

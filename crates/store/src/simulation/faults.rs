@@ -76,7 +76,7 @@ impl World {
         let ids: Vec<u64> = self.nodes.values().filter(|node| !node.is_gone).map(|node| node.id).collect();
         let Some(&victim) = ids.get(self.faults.rng.below(ids.len() as u64) as usize) else { return Ok(()) };
         let some = Duration::from_millis(100 + self.faults.rng.below(2500));
-        match self.faults.rng.below(20) {
+        match self.faults.rng.below(21) {
             0..=3 => self.crash(victim, some),
             4 if self.faults.rng.below(3) == 0 => ids.iter().for_each(|id| self.crash(*id, some)),
             5..=6 => {
@@ -98,6 +98,7 @@ impl World {
             14 => self.fill_disk(victim, some),
             15 => self.pause(victim, some * 2),
             16 => self.transfer(victim, &ids),
+            17 => self.schedule(Duration::ZERO, Event::Hint { to: victim, ended: self.leader() }),
             _ => self.change_membership(victim, &ids),
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{Clock, ManualClock};
+use base::{Clock, ManualClock, Rng};
 use bytes::Bytes;
 use futures::FutureExt;
 
@@ -22,13 +22,40 @@ use crate::watch::{Watch, WatchRequest};
 
 /// What happens at a time.
 pub(super) enum Event {
-    Tick { node: u64, life: u64 },
-    Frame { to: u64, from: u64, frame: Bytes },
-    Snapshot { to: u64, from: u64, header: Bytes, body: Vec<u8> },
-    Written { node: u64, life: u64 },
-    Checkpoint { node: u64, life: u64 },
-    Start { node: u64 },
-    DiskHeals { node: u64 },
+    Tick {
+        node: u64,
+        life: u64,
+    },
+    Frame {
+        to: u64,
+        from: u64,
+        frame: Bytes,
+    },
+    Snapshot {
+        to: u64,
+        from: u64,
+        header: Bytes,
+        body: Vec<u8>,
+    },
+    Written {
+        node: u64,
+        life: u64,
+    },
+    Checkpoint {
+        node: u64,
+        life: u64,
+    },
+    Start {
+        node: u64,
+    },
+    /// A member's network supposes that the process of another has ended.
+    Hint {
+        to: u64,
+        ended: u64,
+    },
+    DiskHeals {
+        node: u64,
+    },
     Fault,
 }
 
@@ -127,6 +154,7 @@ impl World {
     fn happen(&mut self, event: Event) -> Result<(), String> {
         match event {
             Event::Start { node } => self.start(node),
+            Event::Hint { to, ended } => self.deliver(to, Message::Ended { id: ended }),
             Event::Tick { node, life } => self.tick(node, life),
             Event::Frame { to, from, frame } => {
                 match self.nodes.get(&to).and_then(|n| frame_for(n.identity(), from, &frame)) {
@@ -373,6 +401,23 @@ impl World {
             (watcher.watch, watcher.member) = (None, 0);
         }
         self.schedule(down, Event::Start { node: id });
+        self.hint_that_it_ended(id);
+    }
+
+    /// Broken connections tell most of the others soon.
+    fn hint_that_it_ended(&mut self, id: u64) {
+        let others: Vec<u64> = self.nodes.keys().copied().filter(|other| *other != id).collect();
+        for to in others {
+            if !self.faults.arrivals(id, to, self.now()).is_empty() {
+                let after = Duration::from_millis(50 + self.faults.rng.below(25));
+                self.schedule(after, Event::Hint { to, ended: id });
+            }
+        }
+    }
+
+    /// Who leads, as far as is known.
+    pub(super) fn leader(&self) -> u64 {
+        self.last_leader
     }
 
     pub(super) fn slow_down(&mut self, id: u64, sync: Duration) {
