@@ -13,6 +13,7 @@ pub mod reviews;
 
 use std::sync::{Arc, OnceLock};
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::Value;
 
@@ -112,6 +113,11 @@ impl Reader for LateReader {
 
     fn revision(&self, group: &str, resource: &str) -> i64 {
         self.0.get().map_or(0, |reader| reader.revision(group, resource))
+    }
+
+    fn changed(&self, group: &str, resource: &str, revision: i64) -> BoxFuture<'static, ()> {
+        let pending = || std::future::pending().boxed();
+        self.0.get().map_or_else(pending, |reader| reader.changed(group, resource, revision))
     }
 }
 

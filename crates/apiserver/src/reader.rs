@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use serde_json::Value;
 
 /// See the module. `group` is empty for the core group; `namespace` is empty for cluster-wide kinds.
@@ -19,4 +20,7 @@ pub trait Reader: Send + Sync {
     /// Grows with every write to the resource: what depends on all its objects (an authorizer's tables) may be kept until
     /// this changes. 0 for an unknown resource.
     fn revision(&self, group: &str, resource: &str) -> i64;
+
+    /// Resolves once [`Reader::revision`] is greater than `revision`; never for an unknown resource.
+    fn changed(&self, group: &str, resource: &str, revision: i64) -> BoxFuture<'static, ()>;
 }

@@ -19,6 +19,8 @@ use api::schema::MessageRef;
 use arc_swap::ArcSwap;
 use base::{Clock, Rng};
 use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, pending};
 use jiff::Timestamp;
 use semantics::Strategy;
 use serde_json::Value;
@@ -192,5 +194,16 @@ impl Reader for Registry {
 
     fn revision(&self, group: &str, resource: &str) -> i64 {
         self.stored_resource(group, resource).map_or(0, |resource| resource.cache.snapshot().revision)
+    }
+
+    fn changed(&self, group: &str, resource: &str, revision: i64) -> BoxFuture<'static, ()> {
+        let Some(resource) = self.stored_resource(group, resource) else { return pending().boxed() };
+        async move {
+            let snapshot = resource.cache.snapshot();
+            if snapshot.revision <= revision {
+                resource.cache.watch_after(&snapshot).wait().await;
+            }
+        }
+        .boxed()
     }
 }

@@ -23,8 +23,7 @@ const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Old but alive: an account with this annotation may only use the secrets it lists.
 const ENFORCE_ANNOTATION: &str = "kubernetes.io/enforce-mountable-secrets";
 const DEFAULT_ACCOUNT: &str = "default";
-const WAIT_STEP: Duration = Duration::from_millis(50);
-const WAIT_STEPS: usize = 20;
+const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct ServiceAccount;
@@ -120,14 +119,21 @@ fn missing(request: &AdmissionRequest, name: &str) -> ApiError {
 }
 
 async fn lookup(namespace: &str, name: &str, reader: &dyn Reader) -> Option<Arc<Value>> {
-    let steps = if name == DEFAULT_ACCOUNT { WAIT_STEPS } else { 0 };
-    for _ in 0..steps {
-        if let Some(account) = reader.get("", "serviceaccounts", namespace, name) {
-            return Some(account);
+    const RESOURCE: &str = "serviceaccounts";
+    let appears = async {
+        loop {
+            // Before the look, so that no change falls in between.
+            let revision = reader.revision("", RESOURCE);
+            if let Some(account) = reader.get("", RESOURCE, namespace, name) {
+                return account;
+            }
+            reader.changed("", RESOURCE, revision).await;
         }
-        tokio::time::sleep(WAIT_STEP).await;
+    };
+    if name == DEFAULT_ACCOUNT {
+        return tokio::time::timeout(WAIT_MAX, appears).await.ok();
     }
-    reader.get("", "serviceaccounts", namespace, name)
+    reader.get("", RESOURCE, namespace, name)
 }
 
 /// Mounts the token volume in every container that has nothing at its path, and adds it if one needs it.

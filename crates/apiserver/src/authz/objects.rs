@@ -1,18 +1,20 @@
 //! Test support: a small cluster in memory, as a [`Reader`].
 
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
 use crate::chain::{Attributes, Identity};
 use crate::reader::Reader;
+use tokio::sync::watch;
 
 /// Objects by (group, resource).
 #[derive(Default)]
 pub(crate) struct Objects {
     stored: Mutex<Vec<(String, String, Arc<Value>)>>,
-    revision: AtomicI64,
+    revision: watch::Sender<i64>,
 }
 
 impl Objects {
@@ -21,13 +23,13 @@ impl Objects {
         let mut stored = self.stored.lock().unwrap();
         stored.retain(|(g, r, known)| !(g == group && r == resource && key(known) == key(&object)));
         stored.push((group.to_owned(), resource.to_owned(), Arc::new(object)));
-        self.revision.fetch_add(1, Ordering::SeqCst);
+        self.revision.send_modify(|revision| *revision += 1);
     }
 
     pub(crate) fn remove(&self, group: &str, resource: &str, name: &str) {
         let mut stored = self.stored.lock().unwrap();
         stored.retain(|(g, r, known)| !(g == group && r == resource && known["metadata"]["name"] == name));
-        self.revision.fetch_add(1, Ordering::SeqCst);
+        self.revision.send_modify(|revision| *revision += 1);
     }
 }
 
@@ -45,7 +47,16 @@ impl Reader for Objects {
     }
 
     fn revision(&self, _group: &str, _resource: &str) -> i64 {
-        self.revision.load(Ordering::SeqCst)
+        *self.revision.borrow()
+    }
+
+    fn changed(&self, _group: &str, _resource: &str, revision: i64) -> BoxFuture<'static, ()> {
+        let mut seen = self.revision.subscribe();
+        async move {
+            // The objects outlive whoever waits for a change of them.
+            seen.wait_for(|now| *now > revision).await.unwrap();
+        }
+        .boxed()
     }
 }
 
