@@ -1,16 +1,17 @@
 //! How another server becomes one of the cluster, over the API server's own port.
 //!
-//! `GET /cacerts`: the cluster CA, for anyone; whoever has a join token knows its hash. `POST /holdfast/join` with the join secret as
-//! bearer token: what all servers share. `GET /holdfast/members`, `POST /holdfast/members/remove?id=ID`: for administrators, by the usual
+//! `GET /cacerts`: the cluster CA, for anyone; whoever has a join token knows its hash. `POST /holdfast/join` with a join token
+//! ([`tokens`]) as bearer token: what all servers share. `GET /holdfast/members`, `POST /holdfast/members/remove?id=ID`: for administrators, by the usual
 //! authentication and authorization.
 //!
-//! Invariants: the secret is compared in constant time and opens that one path; one join at a time, the others get 429; who
-//! comes with a wrong secret is logged. Not here: what joining does, see [`ClusterHandler`].
+//! Invariants: a join token opens that one path; one join at a time, the others get 429; who comes with a wrong token is logged. Not here: what joining does, see [`ClusterHandler`].
+
+pub mod tokens;
 
 use std::sync::Arc;
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
+use base::Clock;
 use futures::future::BoxFuture;
 use http::request::Parts;
 use http::{Method, Response, StatusCode, header};
@@ -20,7 +21,9 @@ use tokio::sync::Semaphore;
 use crate::body::{Body, full};
 use crate::chain::{Authenticator, Identity, PathHandler, RemoteAddress};
 use crate::error::ApiError;
+use crate::reader::Reader;
 use crate::request::Query;
+use tokens::{JoinToken, Refusal};
 
 const CACERTS: &str = "/cacerts";
 pub const JOIN_PATH: &str = "/holdfast/join";
@@ -44,11 +47,19 @@ pub trait ClusterHandler: Send + Sync {
 
 /// Stands before the other authenticators and among the path handlers.
 pub struct JoinGate {
-    secret: String,
-    ca_pem: String,
-    next: Arc<dyn Authenticator>,
-    handler: Arc<dyn ClusterHandler>,
+    parts: JoinGateParts,
     slot: Semaphore,
+}
+
+/// What a gate is made of.
+pub struct JoinGateParts {
+    pub ca_pem: String,
+    /// Where the join tokens are.
+    pub reader: Arc<dyn Reader>,
+    pub clock: Arc<dyn Clock>,
+    /// Who is asked about everybody else.
+    pub next: Arc<dyn Authenticator>,
+    pub handler: Arc<dyn ClusterHandler>,
 }
 
 /// What a join token says about the CA: SHA-256 of its PEM text, hexadecimal.
@@ -57,25 +68,18 @@ pub fn derive_ca_hash(ca_pem: &str) -> String {
 }
 
 impl JoinGate {
-    pub fn new(
-        secret: String,
-        ca_pem: String,
-        next: Arc<dyn Authenticator>,
-        handler: Arc<dyn ClusterHandler>,
-    ) -> Arc<Self> {
-        Arc::new(Self { secret, ca_pem, next, handler, slot: Semaphore::new(1) })
+    pub fn new(parts: JoinGateParts) -> Arc<Self> {
+        Arc::new(Self { parts, slot: Semaphore::new(1) })
     }
 
     /// The identity for the two paths of a joiner; `None`: not one of them.
     fn identify(&self, parts: &Parts) -> Option<Result<Identity, ApiError>> {
         let user = match (&parts.method, parts.uri.path()) {
             (&Method::GET, CACERTS) => "system:anonymous",
-            (&Method::POST, JOIN_PATH) if self.has_secret(parts) => "system:holdfast:joiner",
-            (&Method::POST, JOIN_PATH) => {
-                let from = parts.extensions.get::<RemoteAddress>().map(|RemoteAddress(address)| *address);
-                tracing::warn!(?from, "a server asked to join with a wrong token");
-                return Some(Err(ApiError::unauthorized()));
-            }
+            (&Method::POST, JOIN_PATH) => match self.check_token(parts) {
+                Ok(()) => "system:holdfast:joiner",
+                Err(refusal) => return Some(Err(refused(parts, refusal))),
+            },
             _ => return None,
         };
         // For this request alone, whose path is known.
@@ -83,10 +87,11 @@ impl JoinGate {
         Some(Ok(Identity { user: user.to_owned(), groups, ..Identity::default() }))
     }
 
-    fn has_secret(&self, parts: &Parts) -> bool {
-        let given =
-            parts.headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-        given.is_some_and(|given| verify_slices_are_equal(given, self.secret.as_bytes()).is_ok())
+    fn check_token(&self, parts: &Parts) -> Result<(), Refusal> {
+        let given = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = given.and_then(|given| JoinToken::parse(given.strip_prefix("Bearer ")?)).ok_or(Refusal::Unknown)?;
+        let stored = self.parts.reader.get("", "secrets", tokens::NAMESPACE, &token.object_name());
+        token.check(stored.as_deref(), self.parts.clock.now())
     }
 
     async fn join(&self, query: &Query) -> Response<Body> {
@@ -99,7 +104,19 @@ impl JoinGate {
             return text(StatusCode::BAD_REQUEST, "expected address=IP and port=PORT");
         };
         let name = query.get("name").unwrap_or_default().to_owned();
-        answer(self.handler.join(JoinRequest { name, address, peer_port }).await)
+        answer(self.parts.handler.join(JoinRequest { name, address, peer_port }).await)
+    }
+}
+
+fn refused(parts: &Parts, refusal: Refusal) -> ApiError {
+    let from = parts.extensions.get::<RemoteAddress>().map(|RemoteAddress(address)| *address);
+    tracing::warn!(?from, ?refusal, "a server asked to join with a token that is not good");
+    match refusal {
+        Refusal::Unknown => ApiError::unauthorized(),
+        Refusal::Expired => {
+            let message = "the token has expired; `holdfast token` on a server of the cluster makes a new one";
+            ApiError::new(401, "Unauthorized", message)
+        }
     }
 }
 
@@ -107,7 +124,7 @@ impl Authenticator for JoinGate {
     fn authenticate<'a>(&'a self, parts: &'a Parts) -> BoxFuture<'a, Result<Identity, ApiError>> {
         match self.identify(parts) {
             Some(identified) => Box::pin(async { identified }),
-            None => self.next.authenticate(parts),
+            None => self.parts.next.authenticate(parts),
         }
     }
 }
@@ -117,11 +134,11 @@ impl PathHandler for JoinGate {
         Box::pin(async move {
             let query = Query::parse(parts.uri.query().unwrap_or_default());
             Some(match (&parts.method, parts.uri.path()) {
-                (&Method::GET, CACERTS) => text(StatusCode::OK, &self.ca_pem),
+                (&Method::GET, CACERTS) => text(StatusCode::OK, &self.parts.ca_pem),
                 (&Method::POST, JOIN_PATH) => self.join(&query).await,
-                (&Method::GET, MEMBERS_PATH) => answer(Ok(self.handler.members())),
+                (&Method::GET, MEMBERS_PATH) => answer(Ok(self.parts.handler.members())),
                 (&Method::POST, REMOVE_PATH) => match query.get("id").and_then(|id| u64::from_str_radix(id, 16).ok()) {
-                    Some(id) => answer(self.handler.remove(id).await),
+                    Some(id) => answer(self.parts.handler.remove(id).await),
                     None => text(StatusCode::BAD_REQUEST, "expected id=ID, hexadecimal"),
                 },
                 _ => return None,

@@ -52,16 +52,18 @@ impl Masters {
                 Err(error) => return Err(error),
             },
         };
-        if !alive {
+        let live = self.live().await?;
+        if !alive || !live.contains(&address) {
             *lease = self.kv.lease_grant(0, TTL_SECONDS).await?.id;
-            let (key, value) = (self.key(address), self.value(address));
+            let (key, value) = (key_of(address), self.value(address));
             let put = Put { key, value, lease: *lease, ..Put::default() };
             if let Err(error) = self.kv.txn(Txn::of(Op::Put(put))).await {
                 *lease = 0;
                 return Err(error);
             }
+            return self.live().await;
         }
-        self.live().await
+        Ok(live)
     }
 
     /// Takes the own address out; returns those that are left. Keeps it if nobody else is there, so that a restart changes
@@ -72,8 +74,7 @@ impl Masters {
         if others.is_empty() {
             return Ok(others);
         }
-        let delete = Delete { key: self.key(address), end: None, prev_kv: false };
-        self.kv.txn(Txn::of(Op::Delete(delete))).await?;
+        forget(&*self.kv, address).await?;
         Ok(others)
     }
 
@@ -86,17 +87,23 @@ impl Masters {
         Ok(live)
     }
 
-    fn key(&self, address: IpAddr) -> Bytes {
-        Bytes::from([PREFIX, address.to_string().as_bytes()].concat())
-    }
-
     /// Upstream's form: an Endpoints object with the one address.
     fn value(&self, address: IpAddr) -> Bytes {
         let object = json!({"subsets": [{"addresses": [{"ip": address.to_string()}]}]});
-        let encoded = self.source.as_ref().map(|source| source.encode(&self.key(address), &object));
+        let encoded = self.source.as_ref().map(|source| source.encode(&key_of(address), &object));
         // What is read of it is the key; an object of our own making can be encoded.
         encoded.and_then(Result::ok).map(|encoded| encoded.stored).unwrap_or_default()
     }
+}
+
+/// Takes the server at `address` out: the next look at the live servers does not find it.
+pub async fn forget(kv: &dyn Kv, address: IpAddr) -> Result<(), KvError> {
+    let delete = Delete { key: key_of(address), end: None, prev_kv: false };
+    kv.txn(Txn::of(Op::Delete(delete))).await.map(|_| ())
+}
+
+fn key_of(address: IpAddr) -> Bytes {
+    Bytes::from([PREFIX, address.to_string().as_bytes()].concat())
 }
 
 /// The Endpoints and the EndpointSlice of the `kubernetes` Service: (collection, object).

@@ -93,6 +93,11 @@ impl Security {
         defaults::apply(client, Arc::clone(&self.reader) as Arc<dyn Reader>).await
     }
 
+    /// The cluster as all parts see it.
+    pub fn reader(&self) -> Arc<dyn Reader> {
+        Arc::clone(&self.reader) as _
+    }
+
     /// The authorizer, for parts that ask questions of their own.
     pub fn authorizer(&self) -> Arc<dyn Authorizer> {
         Arc::clone(&self.authorizer)

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -32,8 +33,13 @@ pub enum Command {
     Etcd(Box<EtcdArgs>),
     /// Say in one screen what runs and what ails.
     Status(PlaceArgs),
-    /// Print the command with which another server joins this cluster.
-    Token(PlaceArgs),
+    /// Print the command with which another server joins this cluster, with a new token that ends after a day.
+    Token {
+        #[command(flatten)]
+        place: PlaceArgs,
+        #[command(subcommand)]
+        command: Option<TokenCommand>,
+    },
     /// List the servers of the cluster, or take one out.
     Member {
         #[command(flatten)]
@@ -41,6 +47,46 @@ pub enum Command {
         #[command(subcommand)]
         command: MemberCommand,
     },
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print the command with which another server joins.
+    Create {
+        /// How long it is good, such as 30m or 24h; 0: until it is deleted.
+        #[arg(long, default_value = TOKEN_TTL, value_parser = token_ttl)]
+        ttl: Duration,
+        /// For whoever looks at the list.
+        #[arg(long, default_value = "")]
+        description: String,
+    },
+    /// One line a token: id, whether it is valid, its end, its description.
+    List,
+    /// End a token.
+    Delete {
+        /// As `holdfast token list` shows it.
+        id: String,
+    },
+}
+
+impl Default for TokenCommand {
+    fn default() -> Self {
+        Self::Create { ttl: parse_duration(TOKEN_TTL).unwrap_or_default(), description: String::new() }
+    }
+}
+
+/// kubeadm's default.
+const TOKEN_TTL: &str = "24h";
+/// Ten years: a token that is meant to last says so with 0.
+const TOKEN_TTL_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+fn token_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = parse_duration(text).ok_or("expected a duration such as 30m or 24h")?;
+    let is_short = !ttl.is_zero() && ttl < Duration::from_secs(1);
+    if is_short || ttl > TOKEN_TTL_MAX {
+        return Err("expected one second to ten years, or 0 for a token without an end".to_owned());
+    }
+    Ok(ttl)
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -58,6 +104,13 @@ pub enum MemberCommand {
 pub struct ServerArgs {
     #[command(flatten)]
     pub cluster: ClusterArgs,
+    #[command(flatten)]
+    pub join: JoinArgs,
+}
+
+/// The cluster that this server becomes one of.
+#[derive(Debug, Clone, Args)]
+pub struct JoinArgs {
     /// Join the cluster of this server, such as https://10.0.0.1:6443.
     #[arg(long, value_name = "URL", requires = "token")]
     pub join: Option<String>,
@@ -70,13 +123,13 @@ pub struct ServerArgs {
 #[derive(Debug, Clone, Args)]
 pub struct PlaceArgs {
     /// Everything that must survive a reboot: store, certificates, images.
-    #[arg(long, default_value = "/var/lib/holdfast")]
+    #[arg(long, global = true, default_value = "/var/lib/holdfast")]
     pub data_dir: PathBuf,
     /// Sockets and process ids.
-    #[arg(long, default_value = "/run/holdfast")]
+    #[arg(long, global = true, default_value = "/run/holdfast")]
     pub run_dir: PathBuf,
     /// Optional configuration files, such as registries.yaml.
-    #[arg(long, default_value = "/etc/holdfast")]
+    #[arg(long, global = true, default_value = "/etc/holdfast")]
     pub config_dir: PathBuf,
 }
 
@@ -108,6 +161,8 @@ pub struct ClusterArgs {
 pub struct UpArgs {
     #[command(flatten)]
     pub cluster: ClusterArgs,
+    #[command(flatten)]
+    pub join: JoinArgs,
     /// The node's name [default: the host name].
     #[arg(long)]
     pub node_name: Option<String>,
@@ -129,4 +184,31 @@ pub struct DownArgs {
     /// Keep the store, certificates and images for the next `up`.
     #[arg(long)]
     pub keep_data: bool,
+}
+
+/// A duration in Go's form: 1h30m, 5s, 100ms, 1.5h.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut rest = text;
+    let mut seconds = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(digits);
+        let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_end);
+        let scale = match unit {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        seconds += number.parse::<f64>().ok()? * scale;
+        rest = tail;
+    }
+    (!text.is_empty()).then(|| Duration::try_from_secs_f64(seconds).ok())?
 }

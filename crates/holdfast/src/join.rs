@@ -1,15 +1,14 @@
 //! `holdfast server --join URL --token TOKEN`: fetches what all servers share, before this server starts.
 //!
-//! A token is `K10HASH::server:SECRET`. The CA that the server shows must have this hash before the secret is sent, and the
-//! connection that carries it is checked against that CA. Idempotent: the note of the place comes last, and with it the
-//! server has joined.
+//! A token ([`crate::token`]) names the hash of the cluster's CA. The CA that the server shows must have this hash before the secret
+//! is sent, and the connection that carries it is checked against that CA. Idempotent: the note of the place comes last, and
+//! with it the server has joined.
 
 use std::path::Path;
 
 use apiserver::join::{JOIN_PATH, MEMBERS_PATH, REMOVE_PATH, derive_ca_hash};
 use apiserver::pki::files;
 use client::{Credentials, RemoteSpec};
-use kube::config::Kubeconfig;
 use peers::ClusterView;
 use serde_json::Value;
 
@@ -20,7 +19,6 @@ use crate::server::ServerSettings;
 
 /// The place of this server in a cluster that it joined.
 const PLACE_FILE: &str = "joined.json";
-const TOKEN_FILE: &str = "server-token";
 
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
@@ -40,7 +38,7 @@ pub enum JoinError {
     OtherCluster { url: String },
     #[error("the answer of {url} is not understood")]
     Answer { url: String },
-    #[error("{dir} holds a cluster of its own; `holdfast down` removes it")]
+    #[error("{dir} holds a cluster of its own; `holdfast down --data-dir {dir}` removes it")]
     NotEmpty { dir: String },
     #[error("the cluster has {flag} {theirs}, this server was told {ours}; give it the same")]
     Network { flag: &'static str, theirs: String, ours: String },
@@ -57,7 +55,7 @@ pub async fn join(settings: &ServerSettings, url: &str, token: &str) -> Result<(
     if settings.data_dir.join("store").exists() {
         return Err(JoinError::NotEmpty { dir: settings.data_dir.display().to_string() });
     }
-    let (hash, secret) = parse_token(token).ok_or(JoinError::Token)?;
+    let (hash, secret) = crate::token::parse(token).ok_or(JoinError::Token)?;
     let answer = ask(settings, url, hash, secret).await?;
     let unknown = || JoinError::Answer { url: url.to_owned() };
     for (flag, key, ours) in [
@@ -84,38 +82,10 @@ pub fn read_place(data_dir: &Path) -> Option<ClusterView> {
     peers::inquiry::parse_view(&std::fs::read(data_dir.join(PLACE_FILE)).ok()?)
 }
 
-/// The join secret, made at the first start.
-pub fn open_secret(data_dir: &Path) -> Result<String, apiserver::pki::PkiError> {
-    let path = data_dir.join(TOKEN_FILE);
-    if let Some(secret) = files::read_optional(&path)? {
-        return Ok(secret);
-    }
-    let mut bytes = [0; 32];
-    base::Rng::fill(&mut base::OsRng, &mut bytes);
-    let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    files::write_private(&path, secret.as_bytes())?;
-    Ok(secret)
-}
-
-/// `holdfast token`: the command that another machine joins with.
-pub fn print_token(place: &PlaceArgs) -> CommandResult {
-    let read = |name: &str| {
-        let path = place.data_dir.join(name);
-        std::fs::read_to_string(&path)
-            .map_err(|error| format!("{}: {error}; start the server first: holdfast server", path.display()))
-    };
-    let (ca, secret) = (read("pki/ca.crt")?, read(TOKEN_FILE)?);
-    let kubeconfig = Kubeconfig::read_from(crate::up::admin_kubeconfig(&place.data_dir))?;
-    let server = kubeconfig.clusters.first().and_then(|named| named.cluster.as_ref()?.server.clone());
-    let server = server.ok_or("the administrator's kubeconfig names no server")?;
-    println!("holdfast server --join {server} --token K10{}::server:{secret}", derive_ca_hash(&ca));
-    Ok(())
-}
-
 /// `holdfast member ...`.
 pub fn run_member(place: &PlaceArgs, command: &MemberCommand) -> CommandResult {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let done: CommandResult = runtime.block_on(async {
         let client = crate::status::connect(place).await?;
         let request = match command {
             MemberCommand::List => http::Request::get(MEMBERS_PATH),
@@ -133,12 +103,8 @@ pub fn run_member(place: &PlaceArgs, command: &MemberCommand) -> CommandResult {
             println!("{}  {}  {role}  {url}", text("id"), text("name"));
         }
         Ok(())
-    })
-}
-
-fn parse_token(token: &str) -> Option<(&str, &str)> {
-    let (hash, secret) = token.strip_prefix("K10")?.split_once("::server:")?;
-    (hash.len() == 64 && !secret.is_empty()).then_some((hash, secret))
+    });
+    done.map_err(crate::status::explain)
 }
 
 async fn ask(settings: &ServerSettings, url: &str, hash: &str, secret: &str) -> Result<Value, JoinError> {
@@ -167,18 +133,4 @@ async fn ask(settings: &ServerSettings, url: &str, hash: &str, secret: &str) -> 
         other => failed(other.into()),
     })?;
     serde_json::from_str(&answer).map_err(|_| JoinError::Answer { url: url.to_owned() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens() {
-        let hash = "a".repeat(64);
-        assert_eq!(parse_token(&format!("K10{hash}::server:s")), Some((hash.as_str(), "s")));
-        for bad in ["", "K10abc::server:s", &format!("K10{hash}::server:"), &format!("{hash}::server:s")] {
-            assert_eq!(parse_token(bad), None, "{bad}");
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! The holdfast binary: command line, wiring, supervision, shutdown. Everything else lives in the crates it puts together.
 //!
-//! Reading order: [`cli`], [`up`], [`instance`], [`server`], [`membership`], [`join`], [`agent`], [`supervise`], [`scheduling`], [`down`], [`status`]; [`etcd_command`], [`etcd_cluster`], [`etcd_listen`].
+//! Reading order: [`cli`], [`up`], [`instance`], [`server`], [`membership`], [`join`], [`token`], [`agent`], [`supervise`], [`scheduling`], [`down`], [`status`]; [`etcd_command`], [`etcd_cluster`], [`etcd_listen`].
 
 mod agent;
 mod cli;
@@ -19,6 +19,7 @@ mod scheduling;
 mod server;
 mod status;
 mod supervise;
+mod token;
 mod up;
 
 use std::collections::BTreeMap;
@@ -65,7 +66,7 @@ fn run_command(command: Command) -> CommandResult {
         }
         Command::Etcd(args) => etcd_command::run(&args),
         Command::Status(place) => status::run(&place),
-        Command::Token(place) => join::print_token(&place),
+        Command::Token { place, command } => token::run(&place, &command.unwrap_or_default()),
         Command::Member { place, command } => join::run_member(&place, &command),
     }
 }

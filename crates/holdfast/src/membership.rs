@@ -3,7 +3,7 @@
 //! Invariants: other servers connect with certificates of the member CA alone; a joiner gets what all servers share and a
 //! place in the list before it starts; it votes once it has caught up.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,14 +16,13 @@ use peers::tls::Material;
 use peers::{ClusterView, Network, PeerTls};
 use serde_json::{Value, json};
 use store::{MemberChange, MemberChangeError, MemberInfo, Store};
-use tokio::net::TcpListener;
 
-use crate::server::ServerSettings;
+use crate::network::server_url;
 
 /// All member certificates carry this name; members are dialed by address.
 pub const MEMBER_NAME: &str = "member.holdfast.internal";
 /// What all servers have in common, below the data directory.
-pub const SHARED_FILES: [&str; 9] = [
+pub const SHARED_FILES: [&str; 8] = [
     "pki/ca.crt",
     "pki/ca.key",
     "pki/front-proxy-ca.crt",
@@ -32,17 +31,11 @@ pub const SHARED_FILES: [&str; 9] = [
     "pki/member-ca.key",
     "pki/sa.key",
     "encryption.yaml",
-    "server-token",
 ];
 /// Between attempts to tell the cluster something of this member.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 /// For one change of the membership.
 const CHANGE_WITHIN: Duration = Duration::from_secs(10);
-
-/// `https://ADDRESS:PORT`.
-pub fn peer_url(address: IpAddr, port: u16) -> String {
-    format!("https://{}", SocketAddr::new(address, port))
-}
 
 /// TLS between the servers, from the shared member CA.
 pub fn peer_tls(pki: &Pki) -> Result<PeerTls, Box<dyn std::error::Error + Send + Sync>> {
@@ -53,22 +46,6 @@ pub fn peer_tls(pki: &Pki) -> Result<PeerTls, Box<dyn std::error::Error + Send +
         authority_pem: pki.member_ca().certificate_pem(),
     };
     Ok(PeerTls::mutual(&material, Some(MEMBER_NAME))?)
-}
-
-/// Takes the peer port. Whoever is alone can live without it and says so; a member of several can't.
-pub async fn listen(settings: &ServerSettings, network: &Network, alone: bool) -> Result<bool, std::io::Error> {
-    let any: IpAddr = if settings.advertise.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { [0, 0, 0, 0].into() };
-    match TcpListener::bind((any, settings.peer_port)).await {
-        Ok(listener) => {
-            network.serve(listener, true);
-            Ok(true)
-        }
-        Err(error) if alone => {
-            tracing::warn!(port = settings.peer_port, %error, "no other server can join: the peer port is taken; choose another with --peer-port");
-            Ok(false)
-        }
-        Err(error) => Err(error),
-    }
 }
 
 /// Keeps this member's entry as it should be, and asks for a vote while it has none.
@@ -106,8 +83,6 @@ pub struct Membership {
     pub data_dir: PathBuf,
     pub cluster_cidr: String,
     pub service_cidr: String,
-    /// Others can reach this member.
-    pub reachable: bool,
 }
 
 impl Membership {
@@ -117,7 +92,7 @@ impl Membership {
     }
 
     async fn add(&self, request: &JoinRequest) -> Result<ClusterView, String> {
-        let url = peer_url(request.address, request.peer_port);
+        let url = server_url(request.address, request.peer_port);
         let id = OsRng.next_u64() | 1;
         let added = self.add_learner(id, &url).await;
         let (member_id, members) = match added {
@@ -158,9 +133,6 @@ impl Membership {
     }
 
     async fn bundle(&self, request: JoinRequest) -> Result<Value, String> {
-        if !self.reachable {
-            return Err("this server does not listen for other servers: its --peer-port is taken".to_owned());
-        }
         let mut files = serde_json::Map::new();
         for name in SHARED_FILES {
             let text = tokio::fs::read_to_string(self.data_dir.join(name)).await;
@@ -192,10 +164,21 @@ impl ClusterHandler for Membership {
 
     fn remove(&self, id: u64) -> BoxFuture<'_, Result<Value, String>> {
         Box::pin(async move {
+            let leaves = self.store.members().into_iter().find(|member| member.id == id);
             self.change(MemberChange::Remove { id }).await.map_err(|error| error.to_string())?;
+            if let Some(address) = leaves.and_then(|member| address_of(member.client_urls.first()?)) {
+                // Its key would end by itself, only later.
+                if let Err(error) = apiserver::masters::forget(&*self.store, address).await {
+                    tracing::info!(%error, %address, "the endpoints name the removed server for some more seconds");
+                }
+            }
             Ok(self.members())
         })
     }
+}
+
+fn address_of(url: &str) -> Option<IpAddr> {
+    peers::PeerUrl::parse(url).ok()?.host.parse().ok()
 }
 
 /// Renews the member certificate in place; a failure is logged and tried again.

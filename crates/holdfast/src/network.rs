@@ -1,6 +1,6 @@
 //! Addresses of this machine and of the cluster: parsed from flags, or found out.
 
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{text:?} is no IPv4 network such as 10.42.0.0/16")]
@@ -22,6 +22,16 @@ pub fn parse_network(text: &str) -> Result<(Ipv4Addr, u8), BadNetwork> {
 /// The `n`th address of a network.
 pub fn nth_address(network: (Ipv4Addr, u8), n: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(network.0).wrapping_add(n))
+}
+
+/// `https://ADDRESS:PORT`.
+pub fn server_url(address: IpAddr, port: u16) -> String {
+    format!("https://{}", SocketAddr::new(address, port))
+}
+
+/// Where to listen for those who come to `address`: on all addresses, those of version 4 among them in any case.
+pub fn any_address(address: IpAddr) -> IpAddr {
+    if address.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
 }
 
 /// The address that this machine uses towards others: that of its default route, else of its first link that has one.
@@ -55,6 +65,8 @@ mod tests {
         for bad in ["10.42.0.0", "10.42.0.1/16", "10.42.0.0/0", "10.42.0.0/31", "x/16", "10.42.0.0/x"] {
             assert!(parse_network(bad).is_err(), "{bad}");
         }
+        assert_eq!(server_url([10, 0, 0, 1].into(), 6443), "https://10.0.0.1:6443");
+        assert_eq!(server_url(Ipv6Addr::LOCALHOST.into(), 6443), "https://[::1]:6443");
         assert_eq!(nth_address((Ipv4Addr::new(10, 43, 0, 0), 16), 10), Ipv4Addr::new(10, 43, 0, 10));
     }
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::agent::{self, AgentSettings};
-use crate::cli::{ClusterArgs, ServerArgs, UpArgs};
+use crate::cli::{ClusterArgs, JoinArgs, ServerArgs, UpArgs};
 use crate::server::{self, ControlPlane, ServerSettings, client_of};
 use crate::up::progress;
 use crate::{CommandResult, instance, network};
@@ -37,55 +37,56 @@ pub fn run_up(args: &UpArgs) -> CommandResult {
     let stop = CancellationToken::new();
     let (api, components, node) = (runtime("api", 2)?, runtime("components", 1)?, runtime("node", 2)?);
     let peers = runtime("peers", 1)?;
+    api.block_on(join_if_told(&settings, &args.join))?;
     let plane = api.block_on(server::start(&settings, clock.clone(), peers.handle()))?;
-    progress(&format!(
-        "API server on https://{}:{} after {:.1?}",
-        settings.advertise,
-        settings.port,
-        clock.monotonic()
-    ));
+    let url = network::server_url(settings.advertise, settings.port);
+    progress(&format!("API server on {url} after {:.1?}", clock.monotonic()));
     plane.spawn_components(components.handle(), &clock, &stop);
     agent::spawn(&agent, &plane.server, &plane.pki, node.handle(), &clock, &stop)?;
-    api.block_on(async {
+    let ended = api.block_on(async {
         let admin = client_of(&plane.server, "system:apiserver", &["system:masters"]);
         tokio::select! {
             () = tell_when_ready(&admin, &agent, &*clock) => {}
             () = tokio::time::sleep(READY_WITHIN) => progress(instance::NOT_READY_LINE),
-            () = wait_for_signal() => return,
-            reason = plane.store_failed() => return error!("the store failed: {reason}"),
+            ended = wait_for_end(&plane) => return ended,
         }
-        tokio::select! {
-            () = wait_for_signal() => {}
-            reason = plane.store_failed() => error!("the store failed: {reason}"),
-        }
+        wait_for_end(&plane).await
     });
     end(&plane, &stop, [api, components, node, peers]);
-    Ok(())
+    ended
 }
 
 /// The control plane alone, until a signal ends it.
 pub fn run_server(args: &ServerArgs) -> CommandResult {
-    let (join, args) = (args.join.as_deref().zip(args.token.as_deref()), &args.cluster);
+    let (join, args) = (&args.join, &args.cluster);
     start_log(&args.log);
     let _lock = instance::lock(&args.place.run_dir)?;
     let settings = server_settings(args)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let stop = CancellationToken::new();
     let (api, components, peers) = (runtime("api", 2)?, runtime("components", 1)?, runtime("peers", 1)?);
-    if let Some((url, token)) = join {
-        api.block_on(crate::join::join(&settings, url, token))?;
-    }
+    api.block_on(join_if_told(&settings, join))?;
     let plane = api.block_on(server::start(&settings, clock.clone(), peers.handle()))?;
     plane.spawn_components(components.handle(), &clock, &stop);
     progress(instance::READY_LINE);
-    api.block_on(async {
-        tokio::select! {
-            () = wait_for_signal() => {}
-            reason = plane.store_failed() => error!("the store failed: {reason}"),
-        }
-    });
+    let ended = api.block_on(wait_for_end(&plane));
     end(&plane, &stop, [api, components, peers]);
-    Ok(())
+    ended
+}
+
+async fn join_if_told(settings: &ServerSettings, args: &JoinArgs) -> Result<(), crate::join::JoinError> {
+    match args.join.as_deref().zip(args.token.as_deref()) {
+        Some((url, token)) => crate::join::join(settings, url, token).await,
+        None => Ok(()),
+    }
+}
+
+/// Until a signal; an error if the server can't go on.
+async fn wait_for_end(plane: &ControlPlane) -> CommandResult {
+    tokio::select! {
+        () = wait_for_signal() => Ok(()),
+        reason = plane.lost() => Err(reason.as_ref().into()),
+    }
 }
 
 pub fn agent_settings(args: &UpArgs, server: &ServerSettings) -> Result<AgentSettings, Box<dyn std::error::Error>> {

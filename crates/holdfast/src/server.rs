@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use apiserver::join::JoinGate;
+use apiserver::join::{JoinGate, JoinGateParts};
 use apiserver::pki::{Pki, PkiConfig, ServerTls};
 use apiserver::security::Security;
 use apiserver::streams::dial::{DialError, DirectConnector};
@@ -37,6 +37,9 @@ use crate::{join, network, scheduling};
 const NODE_PREFIX: u8 = 24;
 /// A Lease is given up within two seconds or not at all.
 const COMPONENTS_END: Duration = Duration::from_secs(3);
+
+const REMOVED: &str = "this server was removed from its cluster and its data is of no more use; `holdfast down` deletes it, then \
+                       `holdfast server --join` joins anew";
 
 /// Everything the control plane is told.
 #[derive(Debug, Clone)]
@@ -84,8 +87,10 @@ pub enum ServerError {
     Connector(#[from] DialError),
     #[error("the security side does not start")]
     Security(#[from] apiserver::security::SecurityError),
-    #[error("port {port} cannot be used: {source}; see what holds it with `ss -ltnp`, or choose another with --port")]
-    Listen { port: u16, source: std::io::Error },
+    #[error("port {port} cannot be used: {source}; see what holds it with `ss -ltnp`, or choose another with {flag}")]
+    Listen { port: u16, flag: &'static str, source: std::io::Error },
+    #[error("{reason}")]
+    Lost { reason: Arc<str> },
     #[error("the way to the other servers cannot be set up")]
     Members(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the API server does not start")]
@@ -118,15 +123,40 @@ pub async fn start(
     let (network, prefix) = settings.cluster_cidr;
     let pod_range = CidrRange::parse(&format!("{network}/{prefix}"), NODE_PREFIX)
         .ok_or(ServerError::PodNetwork { network, prefix })?;
-    // The port first: if another server holds it, nothing on disk is touched.
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, settings.port))
-        .await
-        .map_err(|source| ServerError::Listen { port: settings.port, source })?;
+    // The ports first: if another server holds one, nothing on disk is touched.
+    let listener = listen(settings, settings.port, "--port").await?;
+    let peer_listener = listen(settings, settings.peer_port, "--peer-port").await?;
     let pki = Arc::new(open_pki(settings, clock.clone())?);
     let tls = membership::peer_tls(&pki).map_err(ServerError::Members)?;
     let network = Network::new(peers.clone(), Some(tls));
     let store = Arc::new(open_store(settings, clock.clone(), &network)?);
+    network.serve(peer_listener, true);
     let membership = join_network(settings, &store, &network).await?;
+    let foundation =
+        Foundation { pki, store: store.clone(), network: network.clone(), membership, pod_range, listener };
+    tokio::select! {
+        // First: whatever fails because of it says less.
+        biased;
+        reason = wait_for_loss(&store, &network) => Err(ServerError::Lost { reason }),
+        started = serve(settings, clock, foundation) => started,
+    }
+}
+
+/// What an API server stands on.
+struct Foundation {
+    pki: Arc<Pki>,
+    store: Arc<store::Store>,
+    network: Arc<Network>,
+    membership: Arc<Membership>,
+    pod_range: CidrRange,
+    listener: TcpListener,
+}
+
+async fn serve(
+    settings: &ServerSettings,
+    clock: Arc<dyn Clock>,
+    Foundation { pki, store, network, membership, pod_range, listener }: Foundation,
+) -> Result<ControlPlane, ServerError> {
     let (server, security) = build_server(settings, &pki, membership, clock)?;
     server.start().await?;
     security.write_defaults(&client_of(&server, "system:apiserver", &["system:masters"])).await?;
@@ -141,6 +171,12 @@ pub async fn start(
     let identity = format!("{}_{:016x}", settings.hostname, store.status().await?.member_id);
     spawn_member_renewal(&pki, &network);
     Ok(ControlPlane { server, pki, store, network, pod_range, identity, components: TaskTracker::new() })
+}
+
+/// `flag` chooses another port.
+async fn listen(settings: &ServerSettings, port: u16, flag: &'static str) -> Result<TcpListener, ServerError> {
+    let listener = TcpListener::bind((network::any_address(settings.advertise), port)).await;
+    listener.map_err(|source| ServerError::Listen { port, flag, source })
 }
 
 impl ControlPlane {
@@ -193,12 +229,9 @@ impl ControlPlane {
         }
     }
 
-    /// Resolves with the reason when the store can no longer write (a failed fsync, a lost disk): the process must end.
-    pub async fn store_failed(&self) -> Arc<str> {
-        tokio::select! {
-            reason = self.store.failed() => reason,
-            reason = self.network.expelled() => reason.into(),
-        }
+    /// Resolves with the reason when this server can't be one of its cluster any more: the process must end.
+    pub async fn lost(&self) -> Arc<str> {
+        wait_for_loss(&self.store, &self.network).await
     }
 
     /// Before [`Self::stop`]: this server takes itself out of the endpoints, at most for [`COMPONENTS_END`].
@@ -214,6 +247,17 @@ impl ControlPlane {
         self.store.close();
         self.network.stop();
     }
+}
+
+/// The store can no longer write (a failed fsync, a lost disk), or the cluster has removed this server.
+async fn wait_for_loss(store: &store::Store, network: &Network) -> Arc<str> {
+    tokio::select! {
+        reason = store.failed() => if !store.is_removed() {
+            return format!("the store failed: {reason}").into();
+        },
+        _ = network.expelled() => {}
+    }
+    REMOVED.into()
 }
 
 /// A client of the API server in this process that speaks as `user`.
@@ -273,12 +317,8 @@ async fn join_network(
     let status = store.status().await?;
     let inbox: Arc<dyn Inbox> = store.clone();
     network.start(status.cluster_id, status.member_id, Arc::downgrade(&inbox));
-    let alone = store.members().len() == 1;
-    let reachable = membership::listen(settings, network, alone)
-        .await
-        .map_err(|source| ServerError::Listen { port: settings.peer_port, source })?;
-    let url = membership::peer_url(settings.advertise, settings.peer_port);
-    let client_url = membership::peer_url(settings.advertise, settings.port);
+    let url = network::server_url(settings.advertise, settings.peer_port);
+    let client_url = network::server_url(settings.advertise, settings.port);
     let entry = membership::run_own_entry(store.clone(), status.member_id, settings.hostname.clone(), url, client_url);
     tokio::spawn(entry);
     Ok(Arc::new(Membership {
@@ -287,7 +327,6 @@ async fn join_network(
         data_dir: settings.data_dir.clone(),
         cluster_cidr: settings.cluster_cidr_text(),
         service_cidr: settings.service_cidr_text(),
-        reachable,
     }))
 }
 
@@ -326,9 +365,14 @@ fn build_server(
         ..ApiServerConfig::default()
     };
     security.configure(&mut config);
-    let (secret, ca) = (join::open_secret(&settings.data_dir)?, pki.cluster_ca().certificate_pem().to_owned());
     let store = membership.store.clone();
-    let gate = JoinGate::new(secret, ca, config.authenticator.clone(), membership);
+    let gate = JoinGate::new(JoinGateParts {
+        ca_pem: pki.cluster_ca().certificate_pem().to_owned(),
+        reader: security.reader(),
+        clock: clock.clone(),
+        next: config.authenticator.clone(),
+        handler: membership,
+    });
     config.authenticator = gate.clone();
     config.paths.push(gate);
     config.connector =
@@ -346,7 +390,7 @@ fn spawn_listener(server: &ApiServer, listener: TcpListener, pki: &Arc<Pki>, tls
 
 fn write_admin_kubeconfig(settings: &ServerSettings, pki: &Pki) -> Result<(), ServerError> {
     let path = crate::up::admin_kubeconfig(&settings.data_dir);
-    let text = pki.admin_kubeconfig(&format!("https://{}:{}", settings.advertise, settings.port))?;
+    let text = pki.admin_kubeconfig(&network::server_url(settings.advertise, settings.port))?;
     apiserver::pki::files::write_private(&path, text.as_bytes())?;
     Ok(())
 }

@@ -33,8 +33,25 @@ pub fn run(place: &PlaceArgs) -> CommandResult {
 
 /// A client with the administrator's rights, of the cluster on this machine.
 pub async fn connect(place: &PlaceArgs) -> Result<Client, Box<dyn std::error::Error>> {
-    let kubeconfig = Kubeconfig::read_from(up::admin_kubeconfig(&place.data_dir))?;
+    let path = up::admin_kubeconfig(&place.data_dir);
+    if !path.exists() {
+        let start = "`holdfast up` or `holdfast server` starts one";
+        return Err(format!("there is no server here: {} is missing; {start}", path.display()).into());
+    }
+    let kubeconfig = Kubeconfig::read_from(path)?;
     Ok(Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)?)
+}
+
+/// What a command says when the server of this machine has not answered it; other errors as they are.
+pub fn explain(error: Box<dyn std::error::Error>) -> Box<dyn std::error::Error> {
+    match error.downcast_ref::<kube::Error>() {
+        Some(kube::Error::Api(status)) => status.message.clone().into(),
+        Some(kube::Error::Service(cause)) => {
+            format!("the server of this machine does not answer ({cause}); `holdfast status` shows whether it runs")
+                .into()
+        }
+        _ => error,
+    }
 }
 
 async fn show_nodes(client: &Client) -> CommandResult {

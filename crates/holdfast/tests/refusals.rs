@@ -31,9 +31,10 @@ impl Place {
     }
 
     /// `holdfast server` with everything below this place.
-    fn server(&self, run_dir: &str, port: u16) -> Command {
+    fn server(&self, run_dir: &str, [port, peer_port]: [u16; 2]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
         command.args(["server", "--advertise-address", "127.0.0.1", "--port", &port.to_string()]);
+        command.args(["--peer-port", &peer_port.to_string()]);
         command.arg("--data-dir").arg(self.data()).arg("--run-dir").arg(self.0.join(run_dir));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
@@ -43,10 +44,10 @@ impl Place {
     #[track_caller]
     fn start(&self) -> Running {
         for _ in 0..PORTS_MAX {
-            let port = free_port();
-            match Running::start(self.server("run", port), &self.0.join("stderr")) {
+            let ports = free_ports();
+            match Running::start(self.server("run", ports), &self.0.join("stderr")) {
                 Ok(running) => return running,
-                Err(text) if is_about_port(&text, port) => {}
+                Err(text) if is_about(&text, ports) => {}
                 Err(text) => panic!("the server ended before it was ready: {text}"),
             }
         }
@@ -57,9 +58,9 @@ impl Place {
     #[track_caller]
     fn refused(&self, run_dir: &str, args: &[&str]) -> String {
         for _ in 0..PORTS_MAX {
-            let port = free_port();
-            let line = refusal(self.server(run_dir, port).args(args));
-            if !is_about_port(&line, port) {
+            let ports = free_ports();
+            let line = refusal(self.server(run_dir, ports).args(args));
+            if !is_about(&line, ports) {
                 return line;
             }
         }
@@ -123,12 +124,13 @@ impl Watchdog {
     }
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+fn free_ports() -> [u16; 2] {
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
-fn is_about_port(text: &str, port: u16) -> bool {
-    text.contains(&format!("port {port} cannot be used"))
+fn is_about(text: &str, ports: [u16; 2]) -> bool {
+    ports.iter().any(|port| text.contains(&format!("port {port} cannot be used")))
 }
 
 /// The one line on standard error of a command that must fail.
@@ -154,10 +156,13 @@ fn files_below(path: &Path) -> usize {
 fn a_used_port_is_named_and_nothing_is_written() {
     let place = Place::new("port");
     let holder = TcpListener::bind("0.0.0.0:0").unwrap();
-    let port = holder.local_addr().unwrap().port();
-    let line = refusal(&mut place.server("run", port));
-    assert!(is_about_port(&line, port) && line.contains("--port"), "{line}");
-    assert_eq!(files_below(&place.data()), 0);
+    let used = holder.local_addr().unwrap().port();
+    let [free, _] = free_ports();
+    for (ports, flag) in [([used, free], "with --port"), ([free, used], "with --peer-port")] {
+        let line = refusal(&mut place.server("run", ports));
+        assert!(is_about(&line, [used; 2]) && line.contains(flag), "{line}");
+        assert_eq!(files_below(&place.data()), 0);
+    }
 }
 
 #[test]
@@ -208,4 +213,20 @@ fn a_foreign_certificate_directory_is_no_reason_to_make_a_new_authority() {
     std::fs::write(place.data().join("pki/ca.key"), "not a key").unwrap();
     let line = place.refused("run", &[]);
     assert!(line.contains("ca.key") && line.contains("restore it from a backup"), "{line}");
+}
+
+#[test]
+fn commands_for_a_server_that_is_not_there_say_so() {
+    let place = Place::new("nobody");
+    let check = |args: &[&str], expect: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+        command.args(args).arg("--data-dir").arg(place.data()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let line = refusal(&mut command);
+        assert!(line.contains(expect), "{line}");
+    };
+    check(&["token"], "there is no server here");
+    check(&["member", "list"], "there is no server here");
+    drop(place.start());
+    check(&["token", "list"], "the server of this machine does not answer");
+    check(&["member", "remove", "1"], "the server of this machine does not answer");
 }

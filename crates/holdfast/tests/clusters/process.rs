@@ -6,23 +6,28 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 /// No process of a test lives longer.
-const LIFE: Duration = Duration::from_secs(120);
+const LIFE: Duration = Duration::from_secs(400);
 /// For whatever a cluster has to come to by itself.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A directory of its own, gone at the end.
-pub struct Place(pub PathBuf);
+/// One test at a time: fifteen servers on one machine would measure each other.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// A directory of its own, gone at the end; and the test's turn.
+pub struct Place(pub PathBuf, #[expect(dead_code, reason = "held, not read")] MutexGuard<'static, ()>);
 
 impl Place {
     pub fn new(name: &str) -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let path = std::env::temp_dir().join(format!("holdfast-clusters-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
-        Self(path)
+        Self(path, turn)
     }
 }
 
@@ -67,6 +72,12 @@ impl Running {
         let ready = lines.map_while(Result::ok).any(|line| line == "ready");
         assert!(ready, "the server ended: {}", std::fs::read_to_string(log).unwrap());
         self
+    }
+
+    /// Asks it to end in order, and waits until it has.
+    pub fn terminate(mut self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        assert!(self.wait(), "it ended with an error");
     }
 
     /// Waits until it ends by itself; whether that was a success.
