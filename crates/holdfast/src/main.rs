@@ -29,10 +29,6 @@ use std::process::ExitCode;
 use clap::Parser;
 use cli::{Cli, Command};
 
-/// Objects of one kind live and die on many threads: this allocator serves that in a fifth less processor time than libc's.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 type CommandResult = Result<(), Box<dyn std::error::Error>>;
 
 fn main() -> ExitCode {
