@@ -290,6 +290,9 @@ impl Member {
     /// Takes a message of another member.
     pub(crate) fn step(&mut self, mut message: Message) {
         self.skip_committed(&mut message);
+        if self.takes_snapshot() && message.get_msg_type() == MessageType::MsgTimeoutNow {
+            return;
+        }
         if self.is_congested() && message.get_msg_type() == MessageType::MsgAppend && !message.entries.is_empty() {
             return;
         }
@@ -322,14 +325,21 @@ impl Member {
 
     /// One tick of Raft's clock. `is_stuck`: this disk makes no progress, so the member must not run for leader. While its vote, or
     /// its request for votes, waits for the disk, an election is under way and no time passes: a new one would end it, and with
-    /// slow disks that would go on for ever.
+    /// slow disks that would go on for ever. Nor does a member run whose state is on its way.
     pub(crate) fn tick(&mut self, is_stuck: bool) {
-        if !self.is_leader() && (is_stuck || self.holds_vote()) {
+        if !self.is_leader() && (is_stuck || self.holds_vote() || self.takes_snapshot()) {
             self.node.raft.election_elapsed = 0;
         }
         self.node.tick();
         self.listen();
+        self.end_snapshots();
         self.scatter_timeout();
+    }
+
+    /// A snapshot has replaced the log and is not the state yet. The library must not run for leader now: it would first look
+    /// at all that is not applied, and find it gone.
+    fn takes_snapshot(&self) -> bool {
+        self.node.raft.raft_log.applied < self.node.store().before()
     }
 
     /// Runs for leader now: for a member that is the only voter.
@@ -410,6 +420,21 @@ impl Member {
             (*id, silence)
         };
         self.silence = others.map(ticks).collect();
+    }
+
+    /// As leader: a member that knows of all that its snapshot brought has taken it, even if its word on that was lost. Without
+    /// this it would wait for more for ever, and its leader for its word.
+    fn end_snapshots(&mut self) {
+        if !self.is_leader() {
+            return;
+        }
+        let has_arrived = |progress: &raft::Progress| {
+            progress.state == raft::ProgressState::Snapshot && progress.committed_index >= progress.pending_snapshot
+        };
+        let others = self.node.raft.prs().iter().filter(|(_, progress)| has_arrived(progress));
+        for id in others.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.report_snapshot(id, true);
+        }
     }
 
     /// As leader: what somebody who can be reached has not confirmed to have, be it that its disk is slow or that a snapshot

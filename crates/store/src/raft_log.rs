@@ -68,6 +68,11 @@ impl RaftLog {
         }
     }
 
+    /// The position before the first entry.
+    pub(crate) fn before(&self) -> u64 {
+        self.before.0
+    }
+
     pub(crate) fn last(&self) -> u64 {
         self.entries.back().map_or(self.before.0, |entry| entry.index)
     }

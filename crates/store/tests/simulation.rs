@@ -19,7 +19,7 @@ fn caught(seeds: &[u64], broken: Broken, scenario: impl Fn(u64, Broken) -> Resul
 
 #[test]
 fn a_cluster_survives_all_faults_at_once() {
-    all_pass(&[0, 1], run);
+    all_pass(&[0, 1, 5032, 5311], run);
 }
 
 /// A leader's disk that takes 800 ms (seed 1), and one that is stuck for ever (seed 6).

@@ -458,10 +458,10 @@ impl World {
             let Some(node) = self.nodes.get(&member.id) else { continue };
             let seen = node.running.as_ref().map_or(0, |running| running.seen_index);
             if seen + 200 < newest.index {
-                let name = member.id;
+                let (name, index) = (member.id, newest.index);
                 return Err(format!(
-                    "member {name} is at entry {seen} of {} long after the faults have ended",
-                    newest.index
+                    "member {name} is at entry {seen} of {index} long after the faults have ended; {}",
+                    self.describe()
                 ));
             }
         }
