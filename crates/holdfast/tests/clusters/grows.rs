@@ -11,8 +11,9 @@ use crate::machines::Machines;
 use crate::process::{Place, eventually};
 use crate::server::{Cluster, Server};
 
-/// For a write or read while a machine goes without a word.
-const SILENT_PAUSE_MAX: Duration = Duration::from_millis(1500);
+/// For a write or read while a machine goes without a word: below a second on two idle processors; a machine that does other things as
+/// well may need a multiple.
+const SILENT_PAUSE_MAX: Duration = Duration::from_secs(6);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_server_becomes_five_and_three_and_a_dead_one_leaves_no_ghost() {

@@ -8,8 +8,9 @@ use crate::server::{Cluster, Server};
 
 /// Leaders that are killed.
 const KILLS: usize = 3;
-/// For a write or read at a server that lives, while the leader is killed.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// For a write or read at a server that lives, while the leader is killed. What was seen is printed, a third of a second on two idle
+/// processors; a machine that does other things as well may need a multiple.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_servers_join_by_token_and_lose_their_leader() {

@@ -420,20 +420,22 @@ impl World {
         self.last_leader
     }
 
+    /// From now on a sync of this disk takes so long. What a disk that was stuck is writing comes to its end, if it is no longer.
     pub(super) fn slow_down(&mut self, id: u64, sync: Duration) {
-        if let Some(node) = self.nodes.get_mut(&id) {
-            node.sync = sync;
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let was_stuck = std::mem::replace(&mut node.sync, sync) == Duration::MAX;
+        let life = node.life;
+        if was_stuck && sync != Duration::MAX && node.running.as_ref().is_some_and(|running| running.writing.is_some())
+        {
+            self.schedule(sync, Event::Written { node: id, life });
         }
     }
 
     pub(super) fn heal_disk(&mut self, id: u64) {
-        let Some(node) = self.nodes.get_mut(&id) else { return };
-        node.disk.set_capacity(None);
-        let was_stuck = std::mem::replace(&mut node.sync, Duration::from_millis(1)) == Duration::MAX;
-        let life = node.life;
-        if was_stuck && node.running.as_ref().is_some_and(|running| running.writing.is_some()) {
-            self.schedule(Duration::from_millis(1), Event::Written { node: id, life });
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.disk.set_capacity(None);
         }
+        self.slow_down(id, Duration::from_millis(1));
     }
 
     pub(super) fn add_node(&mut self, id: u64) {
