@@ -240,6 +240,12 @@ pub trait PathHandler: Send + Sync {
     -> BoxFuture<'a, Option<http::Response<crate::body::Body>>>;
 }
 
+/// Adds to `/metrics`.
+pub trait MetricsSource: Send + Sync {
+    /// Lines in Prometheus' text form, each ended.
+    fn render(&self) -> BoxFuture<'_, String>;
+}
+
 /// Allows everything; for clusters without authorization and for tests.
 #[derive(Debug, Clone, Copy)]
 pub struct AlwaysAllow;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::chain::{
-    Admission, AlwaysAllow, AuditSink, Authenticator, Authorizer, NobodyAuthenticator, NodeConnector, PathHandler,
-    Review, TokenIssuer, Transformer,
+    Admission, AlwaysAllow, AuditSink, Authenticator, Authorizer, MetricsSource, NobodyAuthenticator, NodeConnector,
+    PathHandler, Review, TokenIssuer, Transformer,
 };
 
 /// Settings with the cluster's defaults, and the parts that others supply.
@@ -37,6 +37,8 @@ pub struct ApiServerConfig {
     pub connector: Option<Arc<dyn NodeConnector>>,
     /// Discovery, OpenAPI and the like.
     pub paths: Vec<Arc<dyn PathHandler>>,
+    /// What `/metrics` tells beside the requests.
+    pub metrics: Vec<Arc<dyn MetricsSource>>,
 }
 
 impl Default for ApiServerConfig {
@@ -58,6 +60,7 @@ impl Default for ApiServerConfig {
             transformer: None,
             connector: None,
             paths: Vec::new(),
+            metrics: Vec::new(),
         }
     }
 }

@@ -69,7 +69,8 @@ impl AesGcm {
         Self::parse(path, &text)
     }
 
-    fn parse(path: &Path, text: &str) -> Result<Self, EncryptionError> {
+    /// Reads what `path` holds.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, EncryptionError> {
         let configuration: Configuration = serde_saphyr::from_str(text)
             .map_err(|error| EncryptionError::Format { path: path.to_owned(), detail: error.to_string() })?;
         let providers = configuration.resources.into_iter().flat_map(|resource| resource.providers);

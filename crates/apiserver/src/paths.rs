@@ -34,7 +34,13 @@ pub async fn serve(core: &Arc<Core>, parts: &Parts) -> Result<Response<Body>, Ap
             return Ok(respond(StatusCode::OK, Media::Json, value_bytes(&version, Media::Json, true)?));
         }
         "/healthz" | "/livez" | "/readyz" => return Ok(health(core, parts)),
-        "/metrics" => return Ok(text(StatusCode::OK, core.metrics.render(core))),
+        "/metrics" => {
+            let mut page = core.metrics.render(core);
+            for source in &core.config.metrics {
+                page += &source.render().await;
+            }
+            return Ok(text(StatusCode::OK, page));
+        }
         _ => {}
     }
     if let Some(check) = single_check(core, path) {

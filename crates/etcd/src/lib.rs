@@ -12,13 +12,15 @@
 //! etcd by default).
 //!
 //! Reading order: [`member`] (what a server is made of), `listener`, `kv_service`, `range_options`, `txn_words`,
-//! `watch_service`, `watch_task`, `lease_service`, `maintenance_service`, [`snapshot`], `state_hash`, `cluster_service`, [`ids`], `auth_service`,
+//! `watch_service`, `watch_task`, `lease_service`, `maintenance_service`, [`snapshot`], `database`, `bolt`, `state_hash`, `cluster_service`, [`ids`], `auth_service`,
 //! [`refusals`], `plain_http`, `metrics`.
 
 #![forbid(unsafe_code)]
 
 mod auth_service;
+mod bolt;
 mod cluster_service;
+mod database;
 pub mod ids;
 mod kv_service;
 mod lease_service;
@@ -36,6 +38,8 @@ mod txn_words;
 mod watch_service;
 mod watch_task;
 
+pub use bolt::BoltError;
+pub use database::DatabaseError;
 pub use listener::EtcdServer;
 pub use member::Settings;
 

@@ -22,7 +22,7 @@ use crate::refusals::{
     BAD_DOWNGRADE_FORMAT, BAD_DOWNGRADE_TARGET, BAD_LEADER_TRANSFEREE, NO_DOWNGRADE, NO_LEADER, NOT_LEADER,
     TOO_MANY_REQUESTS, status_of,
 };
-use crate::snapshot::spawn_snapshot;
+use crate::snapshot::stream_snapshot;
 use crate::state_hash::hash_state;
 use crate::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 
@@ -84,8 +84,7 @@ impl Maintenance for MaintenanceService {
 
     async fn snapshot(&self, _request: Request<SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
         let permit = Arc::clone(&self.snapshots).try_acquire_owned().map_err(|_| TOO_MANY_REQUESTS)?;
-        let mut chunks = spawn_snapshot(Arc::clone(&self.member), permit);
-        Ok(Response::new(Box::pin(futures::stream::poll_fn(move |context| chunks.poll_recv(context)))))
+        Ok(Response::new(Box::pin(stream_snapshot(&self.member, permit))))
     }
 
     async fn move_leader(&self, request: Request<MoveLeaderRequest>) -> Result<Response<MoveLeaderResponse>, Status> {

@@ -6,6 +6,11 @@ pub mod mvccpb {
 }
 
 #[allow(clippy::all, clippy::too_many_lines, missing_docs)]
+pub mod leasepb {
+    tonic::include_proto!("leasepb");
+}
+
+#[allow(clippy::all, clippy::too_many_lines, missing_docs)]
 pub mod authpb {
     tonic::include_proto!("authpb");
 }

@@ -2,7 +2,6 @@
 //! texts, snapshots, plain HTTP.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::Read as _;
 use std::sync::Arc;
 
 use base::SystemClock;
@@ -306,20 +305,19 @@ async fn a_saved_snapshot_brings_everything_back() {
         saved.extend_from_slice(&part.blob);
     }
     let hash = maintenance.hash_kv(pb::HashKvRequest { revision: 0 }).await.unwrap().into_inner();
-    let mut content = Vec::new();
-    etcd::snapshot::open_snapshot(std::io::Cursor::new(saved)).unwrap().read_to_end(&mut content).unwrap();
+    let content = etcd::snapshot::read_snapshot(std::io::Cursor::new(saved)).unwrap();
     let disk = Arc::new(SimDisk::new());
-    assert!(Store::restore(&*disk, &mut &content[..content.len() - 1]).is_err());
-    assert_eq!(Store::restore(&*disk, &mut content.as_slice()).unwrap(), 3);
-    assert!(Store::restore(&*disk, &mut content.as_slice()).is_err());
+    Store::fill(&*disk, content.clone()).unwrap();
+    assert!(Store::fill(&*disk, content).is_err(), "a store is never overwritten");
     let restored = start_with(disk).await;
-    let mut kv = KvClient::new(restored.channel.clone());
-    let old = kv.range(pb::RangeRequest { revision: 2, ..range("a") }).await.unwrap().into_inner();
-    assert_eq!(old.kvs[0].value.as_ref(), b"1");
     let mut maintenance = pb::maintenance_client::MaintenanceClient::new(restored.channel.clone());
     let same = maintenance.hash_kv(pb::HashKvRequest { revision: 0 }).await.unwrap().into_inner();
     assert_eq!((same.hash, same.hash_revision), (hash.hash, hash.hash_revision));
-    assert_eq!(same.header.unwrap().cluster_id, hash.header.unwrap().cluster_id);
+    assert_ne!(same.header.unwrap().cluster_id, hash.header.unwrap().cluster_id);
+    let mut kv = KvClient::new(restored.channel.clone());
+    let old = kv.range(pb::RangeRequest { revision: 2, ..range("a") }).await;
+    refused(old, Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted");
+    assert_eq!(kv.put(put("a", "3")).await.unwrap().into_inner().header.unwrap().revision, 4);
 }
 
 #[tokio::test]

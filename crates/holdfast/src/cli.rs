@@ -33,12 +33,21 @@ pub enum Command {
     Etcd(Box<EtcdArgs>),
     /// Say in one screen what runs and what ails.
     Status(PlaceArgs),
+    /// Say what ails, why, and what to do next; works also when nothing else does. Fails if something ails.
+    Doctor(PlaceArgs),
     /// Print the command with which another server joins this cluster, with a new token that ends after a day.
     Token {
         #[command(flatten)]
         place: PlaceArgs,
         #[command(subcommand)]
         command: Option<TokenCommand>,
+    },
+    /// Save the cluster's state to a file, or bring it back from one.
+    Store {
+        #[command(flatten)]
+        place: PlaceArgs,
+        #[command(subcommand)]
+        command: StoreCommand,
     },
     /// List the servers of the cluster, or take one out.
     Member {
@@ -87,6 +96,46 @@ fn token_ttl(text: &str) -> Result<Duration, String> {
         return Err("expected one second to ten years, or 0 for a token without an end".to_owned());
     }
     Ok(ttl)
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum StoreCommand {
+    /// Save everything that the running cluster holds, while it goes on; etcd's tools can read the file.
+    Snapshot(SnapshotArgs),
+    /// Replace the cluster's state by that of a snapshot; the old one is kept beside it. A running server restarts, containers run on.
+    Restore(RestoreArgs),
+    /// Begin a new cluster with what an etcd held: a file of `etcdctl snapshot save`, etcd 3.4 to 3.7.
+    Import(ImportArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct SnapshotArgs {
+    /// The file to write; it must not exist.
+    pub file: PathBuf,
+    /// Save the cluster's keys and certificates to FILE.keys as well, with which another machine can take its place.
+    #[arg(long)]
+    pub with_keys: bool,
+    /// Without a majority of the servers: what this one has, which may lack the last writes.
+    #[arg(long)]
+    pub stale: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RestoreArgs {
+    /// A snapshot of `holdfast store snapshot` or `etcdctl snapshot save`.
+    pub file: PathBuf,
+    /// The keys that `holdfast store snapshot --with-keys` saved, for a data directory that has none.
+    #[arg(long, value_name = "FILE")]
+    pub keys: Option<PathBuf>,
+    /// Where several servers run: this one becomes the whole cluster, the others end and must join again.
+    #[arg(long)]
+    pub alone: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ImportArgs {
+    /// A snapshot of `etcdctl snapshot save`.
+    pub file: PathBuf,
 }
 
 #[derive(Debug, Clone, Subcommand)]

@@ -18,13 +18,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::CommandResult;
 use crate::cli::parse_duration;
 use crate::etcd_cluster::{self, EtcdClusterArgs};
 use crate::etcd_listen::{
     Bound, EtcdFlagsError, Listen, PeerTlsFiles, TlsFiles, bind_all, load_peer_tls, load_tls, parse_url, serve_all,
 };
 use crate::run::{self, start_log, wait_for_signal};
+use crate::{CommandResult, describe};
 
 /// Inside of `--data-dir`.
 const STORE_DIRECTORY: &str = "holdfast";
@@ -76,7 +76,7 @@ pub struct EtcdArgs {
     /// debug, info, warn or error.
     #[arg(long, default_value = "info", env = "ETCD_LOG_LEVEL")]
     log_level: String,
-    /// Not of etcd: fill the empty data directory with this snapshot (of `etcdctl snapshot save` from this server) and end.
+    /// Not of etcd: fill the empty data directory with this snapshot (of `etcdctl snapshot save`, from this server or from etcd) and end.
     #[arg(long, value_name = "FILE")]
     restore_snapshot: Option<PathBuf>,
     #[command(flatten)]
@@ -250,11 +250,11 @@ fn has_data(directory: &Path) -> bool {
 }
 
 fn restore(directory: &Path, file: &Path) -> CommandResult {
-    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+    let named = |error: &dyn std::error::Error| format!("{}: {}", file.display(), describe(error));
     let opened = File::open(file).map_err(|error| named(&error))?;
-    let mut snapshot = etcd::snapshot::open_snapshot(opened).map_err(|error| named(&error))?;
-    let disk = RealDisk::new(directory.join(STORE_DIRECTORY))?;
-    let revision = Store::restore(&disk, &mut snapshot)?;
+    let content = etcd::snapshot::read_snapshot(opened).map_err(|error| named(&error))?;
+    let revision = content.revision;
+    Store::fill(&RealDisk::new(directory.join(STORE_DIRECTORY))?, content)?;
     println!("restored {} into {} at revision {revision}", file.display(), directory.display());
     Ok(())
 }

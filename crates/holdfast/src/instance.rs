@@ -118,6 +118,17 @@ pub fn start_in_background(args: &[String], log: &Path, progress: &mut dyn FnMut
     Err(InstanceError::EndedEarly { log: log.display().to_string(), tail: tail(log, began_at) })
 }
 
+/// Becomes a new process image of the same program with the same arguments and the same id; returns only if that fails. Every lock
+/// and socket of the old one is gone with it.
+pub fn restart() -> InstanceError {
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(source) => return InstanceError::Spawn { program: "holdfast".to_owned(), source },
+    };
+    let source = Command::new(&program).args(std::env::args_os().skip(1)).exec();
+    InstanceError::Spawn { program: program.display().to_string(), source }
+}
+
 /// Asks process `pid` to end and waits until the lock of `run_dir` is free, at most `seconds`; then kills it.
 pub fn end(pid: i32, run_dir: &Path, seconds: u64) {
     let Some(process) = rustix::process::Pid::from_raw(pid) else { return };

@@ -18,7 +18,7 @@ use crate::membership::SHARED_FILES;
 use crate::server::ServerSettings;
 
 /// The place of this server in a cluster that it joined.
-const PLACE_FILE: &str = "joined.json";
+pub const PLACE_FILE: &str = "joined.json";
 
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {

@@ -1,9 +1,10 @@
 //! The holdfast binary: command line, wiring, supervision, shutdown. Everything else lives in the crates it puts together.
 //!
-//! Reading order: [`cli`], [`up`], [`instance`], [`server`], [`membership`], [`join`], [`token`], [`agent`], [`supervise`], [`scheduling`], [`down`], [`status`]; [`etcd_command`], [`etcd_cluster`], [`etcd_listen`].
+//! Reading order: [`cli`], [`up`], [`instance`], [`server`], [`membership`], [`join`], [`token`], [`agent`], [`supervise`], [`scheduling`], [`down`], [`status`], [`doctor`], [`store_command`], [`store_routes`], [`replacement`]; [`etcd_command`], [`etcd_cluster`], [`etcd_listen`].
 
 mod agent;
 mod cli;
+mod doctor;
 mod down;
 mod etcd_cluster;
 mod etcd_command;
@@ -14,10 +15,13 @@ mod join;
 mod kubeconfig;
 mod membership;
 mod network;
+mod replacement;
 mod run;
 mod scheduling;
 mod server;
 mod status;
+mod store_command;
+mod store_routes;
 mod supervise;
 mod token;
 mod up;
@@ -63,6 +67,8 @@ fn run_command(command: Command) -> CommandResult {
         Command::Etcd(args) => etcd_command::run(&args),
         Command::Status(place) => status::run(&place),
         Command::Token { place, command } => token::run(&place, &command.unwrap_or_default()),
+        Command::Doctor(place) => doctor::run(&place),
+        Command::Store { place, command } => store_command::run(&place, &command),
         Command::Member { place, command } => join::run_member(&place, &command),
     }
 }

@@ -80,13 +80,21 @@ pub async fn run_own_entry(store: Arc<Store>, member: u64, name: String, peer_ur
 pub struct Membership {
     pub store: Arc<Store>,
     pub cluster_id: u64,
+    pub member_id: u64,
     pub data_dir: PathBuf,
     pub cluster_cidr: String,
     pub service_cidr: String,
 }
 
 impl Membership {
-    async fn change(&self, change: MemberChange) -> Result<Vec<MemberInfo>, MemberChangeError> {
+    /// The members but this one.
+    pub fn others(&self) -> Vec<MemberInfo> {
+        let mut members = self.store.members();
+        members.retain(|member| member.id != self.member_id);
+        members
+    }
+
+    pub async fn change(&self, change: MemberChange) -> Result<Vec<MemberInfo>, MemberChangeError> {
         let unanswered = |_| Err(store::KvError::Unavailable { reason: "the cluster does not answer".into() }.into());
         tokio::time::timeout(CHANGE_WITHIN, self.store.change_members(change)).await.unwrap_or_else(unanswered)
     }

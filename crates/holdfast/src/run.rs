@@ -53,7 +53,7 @@ pub fn run_up(args: &UpArgs) -> CommandResult {
         wait_for_end(&plane).await
     });
     end(&plane, &stop, [api, components, node, peers]);
-    ended
+    ended_or_restarted(&plane, ended)
 }
 
 /// The control plane alone, until a signal ends it.
@@ -71,7 +71,7 @@ pub fn run_server(args: &ServerArgs) -> CommandResult {
     progress(instance::READY_LINE);
     let ended = api.block_on(wait_for_end(&plane));
     end(&plane, &stop, [api, components, peers]);
-    ended
+    ended_or_restarted(&plane, ended)
 }
 
 async fn join_if_told(settings: &ServerSettings, args: &JoinArgs) -> Result<(), crate::join::JoinError> {
@@ -81,9 +81,20 @@ async fn join_if_told(settings: &ServerSettings, args: &JoinArgs) -> Result<(), 
     }
 }
 
-/// Until a signal; an error if the server can't go on.
+/// What this process ends with; on another store it does not end, but becomes a new one.
+fn ended_or_restarted(plane: &ControlPlane, ended: CommandResult) -> CommandResult {
+    if plane.is_restart_asked() { Err(instance::restart().into()) } else { ended }
+}
+
+/// Until a signal or a restart; an error if the server can't go on.
 async fn wait_for_end(plane: &ControlPlane) -> CommandResult {
     tokio::select! {
+        // First: when this server leaves a cluster for another store, the others go as well.
+        biased;
+        () = plane.restart_asked() => {
+            info!("restarting on another store");
+            Ok(())
+        }
         () = wait_for_signal() => Ok(()),
         reason = plane.lost() => Err(reason.as_ref().into()),
     }

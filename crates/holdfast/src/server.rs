@@ -29,9 +29,11 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::doctor::FigureRoutes;
 use crate::membership::{self, Membership};
+use crate::store_routes::StoreRoutes;
 use crate::supervise::run_supervised;
-use crate::{join, network, scheduling};
+use crate::{join, network, replacement, scheduling};
 
 /// Every node gets a /24 of the Pod network, as elsewhere.
 const NODE_PREFIX: u8 = 24;
@@ -77,6 +79,8 @@ pub enum ServerError {
         "the network {network}/{prefix} has no room for a /{NODE_PREFIX} a node; choose a larger one with --cluster-cidr"
     )]
     PodNetwork { network: Ipv4Addr, prefix: u8 },
+    #[error("the restored store cannot be put in place")]
+    Replacement(#[from] replacement::ReplacementError),
     #[error("the store does not open")]
     Store(#[from] store::OpenError),
     #[error("the store does not answer")]
@@ -111,6 +115,8 @@ pub struct ControlPlane {
     /// Of this server among all that ask for a Lease; the same after a restart, which then need not wait for its own end.
     identity: String,
     components: TaskTracker,
+    /// Cancelled when the process must end and start anew, on another store.
+    restart: CancellationToken,
 }
 
 /// Starts store and API server on the current runtime; returns once requests are answered.
@@ -129,6 +135,9 @@ pub async fn start(
     let pki = Arc::new(open_pki(settings, clock.clone())?);
     let tls = membership::peer_tls(&pki).map_err(ServerError::Members)?;
     let network = Network::new(peers.clone(), Some(tls));
+    if let Some(kept) = replacement::adopt(&settings.data_dir, clock.now().as_second())? {
+        tracing::info!("the store is a restored one; the one before is kept in {}", kept.display());
+    }
     let store = Arc::new(open_store(settings, clock.clone(), &network)?);
     network.serve(peer_listener, true);
     let membership = join_network(settings, &store, &network).await?;
@@ -157,7 +166,9 @@ async fn serve(
     clock: Arc<dyn Clock>,
     Foundation { pki, store, network, membership, pod_range, listener }: Foundation,
 ) -> Result<ControlPlane, ServerError> {
-    let (server, security) = build_server(settings, &pki, membership, clock)?;
+    let restart = CancellationToken::new();
+    let parts = (membership, restart.clone(), network.clone());
+    let (server, security) = build_server(settings, &pki, parts, clock)?;
     server.start().await?;
     security.write_defaults(&client_of(&server, "system:apiserver", &["system:masters"])).await?;
     netd::ensure_dns_service(
@@ -170,7 +181,7 @@ async fn serve(
     write_admin_kubeconfig(settings, &pki)?;
     let identity = format!("{}_{:016x}", settings.hostname, store.status().await?.member_id);
     spawn_member_renewal(&pki, &network);
-    Ok(ControlPlane { server, pki, store, network, pod_range, identity, components: TaskTracker::new() })
+    Ok(ControlPlane { server, pki, store, network, pod_range, identity, components: TaskTracker::new(), restart })
 }
 
 /// `flag` chooses another port.
@@ -234,6 +245,15 @@ impl ControlPlane {
         wait_for_loss(&self.store, &self.network).await
     }
 
+    /// Resolves when an administrator has put another store in place: the process must end in order and start anew.
+    pub async fn restart_asked(&self) {
+        self.restart.cancelled().await;
+    }
+
+    pub fn is_restart_asked(&self) -> bool {
+        self.restart.is_cancelled()
+    }
+
     /// Before [`Self::stop`]: this server takes itself out of the endpoints, at most for [`COMPONENTS_END`].
     pub async fn leave(&self) {
         if tokio::time::timeout(COMPONENTS_END, self.server.leave()).await.is_err() {
@@ -295,7 +315,7 @@ fn open_store(
     clock: Arc<dyn Clock>,
     network: &Arc<Network>,
 ) -> Result<store::Store, ServerError> {
-    let path = settings.data_dir.join("store");
+    let path = settings.data_dir.join(replacement::STORE);
     let disk = store::RealDisk::new(&path)
         .map_err(|source| ServerError::Directory { path: path.display().to_string(), source })?;
     // The API server compacts, by its own clock.
@@ -324,6 +344,7 @@ async fn join_network(
     Ok(Arc::new(Membership {
         store: store.clone(),
         cluster_id: status.cluster_id,
+        member_id: status.member_id,
         data_dir: settings.data_dir.clone(),
         cluster_cidr: settings.cluster_cidr_text(),
         service_cidr: settings.service_cidr_text(),
@@ -354,7 +375,7 @@ fn open_pki(settings: &ServerSettings, clock: Arc<dyn Clock>) -> Result<Pki, Ser
 fn build_server(
     settings: &ServerSettings,
     pki: &Arc<Pki>,
-    membership: Arc<Membership>,
+    (membership, restart, network): (Arc<Membership>, CancellationToken, Arc<Network>),
     clock: Arc<dyn Clock>,
 ) -> Result<(ApiServer, Security), ServerError> {
     let security = Security::open(pki, &settings.data_dir, clock.clone())?;
@@ -365,7 +386,11 @@ fn build_server(
         ..ApiServerConfig::default()
     };
     security.configure(&mut config);
-    let store = membership.store.clone();
+    let (store, data_dir) = (membership.store.clone(), settings.data_dir.clone());
+    let figures = Arc::new(FigureRoutes { store: store.clone(), network, data_dir, clock: clock.clone() });
+    config.metrics.push(figures.clone());
+    config.paths.push(figures);
+    config.paths.push(Arc::new(StoreRoutes::new(membership.clone(), settings.data_dir.clone(), restart)));
     let gate = JoinGate::new(JoinGateParts {
         ca_pem: pki.cluster_ca().certificate_pem().to_owned(),
         reader: security.reader(),

@@ -60,11 +60,9 @@ async fn show_nodes(client: &Client) -> CommandResult {
     for node in &nodes.items {
         let name = node.metadata.name.as_deref().unwrap_or_default();
         let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
-        let ready = conditions.iter().find(|c| c.type_ == "Ready");
-        let state = match ready {
-            Some(c) if c.status == "True" => "Ready".to_owned(),
-            Some(c) => format!("NotReady: {}", c.message.as_deref().unwrap_or_default()),
-            None => "has never reported".to_owned(),
+        let state = match readiness(node) {
+            Ok(()) => "Ready".to_owned(),
+            Err(why) => format!("NotReady: {why}"),
         };
         println!("  {name}  {state}");
         for pressure in conditions.iter().filter(|c| c.type_ != "Ready" && c.status == "True") {
@@ -74,9 +72,20 @@ async fn show_nodes(client: &Client) -> CommandResult {
     Ok(())
 }
 
+/// Why a node is not Ready.
+pub fn readiness(node: &Node) -> Result<(), String> {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    match conditions.iter().find(|c| c.type_ == "Ready") {
+        Some(c) if c.status == "True" => Ok(()),
+        Some(c) => Err(c.message.clone().unwrap_or_default()),
+        None => Err("it has never reported".to_owned()),
+    }
+}
+
 async fn show_pods(client: &Client) -> CommandResult {
     let pods = Api::<Pod>::all(client.clone()).list(&ListParams::default()).await?;
-    let ailing: Vec<String> = pods.items.iter().filter_map(ailment).collect();
+    let ailing: Vec<String> =
+        pods.items.iter().filter_map(|pod| Some(format!("{}  {}", full_name(pod), ailment(pod)?))).collect();
     println!("pods: {}, {} of them ailing", pods.items.len(), ailing.len());
     print_bounded(&ailing);
     Ok(())
@@ -105,7 +114,7 @@ fn describe(event: &Event) -> String {
 }
 
 /// Why a Pod is not as it should be; `None` for a healthy or completed one.
-fn ailment(pod: &Pod) -> Option<String> {
+pub fn ailment(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
     let phase = status.phase.as_deref().unwrap_or("Unknown");
     if phase == "Succeeded" || (phase == "Running" && semantics::pod::is_pod_ready(pod)) {
@@ -116,12 +125,12 @@ fn ailment(pod: &Pod) -> Option<String> {
     let unscheduled =
         semantics::pod::condition(pod, "PodScheduled").filter(|c| c.status == "False").and_then(|c| c.message.clone());
     let why = unscheduled.or(waiting).unwrap_or_else(|| "not ready".to_owned());
+    Some(format!("{phase}: {why}"))
+}
+
+fn full_name(pod: &Pod) -> String {
     let meta = &pod.metadata;
-    Some(format!(
-        "{}/{}  {phase}: {why}",
-        meta.namespace.as_deref().unwrap_or_default(),
-        meta.name.as_deref().unwrap_or_default()
-    ))
+    format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
 }
 
 fn print_bounded(lines: &[String]) {

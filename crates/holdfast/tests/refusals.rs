@@ -230,3 +230,70 @@ fn commands_for_a_server_that_is_not_there_say_so() {
     check(&["token", "list"], "the server of this machine does not answer");
     check(&["member", "remove", "1"], "the server of this machine does not answer");
 }
+
+impl Place {
+    /// `holdfast store ARGS` for this place.
+    fn store(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+        command.arg("store").args(args).arg("--data-dir").arg(self.data()).arg("--run-dir").arg(self.0.join("run"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+/// What a command that must succeed prints.
+#[track_caller]
+fn printed(mut command: Command) -> String {
+    let child = command.spawn().unwrap();
+    let watchdog = Watchdog::new(&child);
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    drop(watchdog);
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+    String::from_utf8_lossy(&stdout).into_owned()
+}
+
+#[test]
+fn what_is_no_snapshot_is_refused_before_anything_is_written() {
+    let place = Place::new("import");
+    let whole = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../etcd/tests/etcd-3.7.3.snapshot")).unwrap();
+    let mut damaged = whole.clone();
+    damaged[9_000] ^= 1;
+    let check = |name: &str, content: &[u8], reason: &str| {
+        std::fs::write(place.file(name), content).unwrap();
+        let line = refusal(&mut place.store(&["import", &place.file(name)]));
+        assert!(line.contains(reason) && line.contains(name), "{line}");
+        assert!(!place.data().exists());
+    };
+    check("short", &whole[..whole.len() - 5000], "cut short");
+    check("without-checksum", &whole[..whole.len() - 32], "cut short, or not what `etcdctl snapshot save` wrote");
+    check("damaged", &damaged, "checksum does not match");
+    check("other", b"0000000000000000-0000000000000000.wal", "cut short, or not what");
+    let line = refusal(&mut place.store(&["import", &place.file("missing")]));
+    assert!(line.contains("No such file"), "{line}");
+
+    std::fs::write(place.file("whole"), &whole).unwrap();
+    let said = printed(place.store(&["import", &place.file("whole")]));
+    assert!(said.contains("303 keys"), "{said}");
+    let line = refusal(&mut place.store(&["import", &place.file("whole")]));
+    assert!(line.contains("holds a cluster already"), "{line}");
+}
+
+#[test]
+fn a_running_server_goes_on_with_a_restored_state() {
+    let place = Place::new("restore");
+    let running = place.start();
+    let saved = printed(place.store(&["snapshot", &place.file("a")]));
+    assert!(saved.contains(" keys at revision "), "{saved}");
+    let line = refusal(&mut place.store(&["snapshot", &place.file("a")]));
+    assert!(line.contains("exists"), "{line}");
+    let restored = printed(place.store(&["restore", &place.file("a")]));
+    assert!(restored.contains("restored; what was there before is kept"), "{restored}");
+    let revision = |said: &str| -> i64 { said.lines().next().unwrap().rsplit(' ').next().unwrap().parse().unwrap() };
+    let again = printed(place.store(&["snapshot", &place.file("b")]));
+    assert!(revision(&again) > revision(&saved) + 1_000_000, "{saved}{again}");
+    drop(running);
+}

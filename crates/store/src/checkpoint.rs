@@ -8,6 +8,7 @@
 //! lost. Only on a full disk is one enough. Reading streams; it never holds a second copy of the data.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use imbl::OrdMap;
@@ -87,7 +88,7 @@ impl Sink for &mut dyn io::Write {
 }
 
 /// Writes the whole of `state` to `file`, in order, and syncs it. Returns the number of bytes.
-pub(crate) fn write_state(mut file: Box<dyn DiskFile>, identity: Identity, state: &State) -> io::Result<u64> {
+fn write_state(mut file: Box<dyn DiskFile>, identity: Identity, state: &State) -> io::Result<u64> {
     write(&mut file, identity, state)
 }
 
@@ -242,13 +243,6 @@ pub(crate) fn adopt_checkpoint(disk: &dyn Disk, file: &str, index: u64) -> Resul
     disk.sync_dir().map_err(failed)
 }
 
-/// Makes the checkpoint that `content` holds the only content of a directory that has none.
-pub(crate) fn install_checkpoint(disk: &dyn Disk, content: &mut dyn io::Read) -> Result<Loaded, OpenError> {
-    let loaded = store_checkpoint(disk, TEMPORARY, content)?;
-    adopt_checkpoint(disk, TEMPORARY, loaded.header.index)?;
-    Ok(loaded)
-}
-
 /// Name under which a snapshot that a leader sends is stored until it is adopted.
 pub(crate) fn incoming_name(number: u64) -> String {
     format!("incoming-{number:016x}.tmp")
@@ -367,7 +361,7 @@ impl Loader {
         }
         let rebuild = self.rebuild.as_mut().ok_or(Malformed)?;
         match kind {
-            BASE => rebuild.base(decode_base(r)?),
+            BASE => rebuild.base(Arc::new(decode_base(r)?)),
             REVISION => {
                 let revision = r.signed()?;
                 let changes = r.list(decode_change)?;

@@ -13,7 +13,7 @@
 //!
 //! Reading order: [`kv`] (the contract), [`watch`], [`error`], [`config`], [`status`]; `store` (the front), `driver`, `member`
 //! (consensus), `machine` and `mvcc` (state), `txn`, `watchers`, `lease`, `housekeeping`; then the files: [`disk`], `frame`,
-//! `record`, `wal`, `checkpoint`, `recovery`, `log_worker`, `threads`; [`sim_disk`] for tests.
+//! `record`, `wal`, `checkpoint`, `content`, `recovery`, `log_worker`, `threads`; [`sim_disk`] for tests.
 
 #![forbid(unsafe_code)]
 
@@ -30,6 +30,7 @@ pub mod watch;
 mod checkpoint;
 mod cluster;
 mod command;
+mod content;
 #[cfg(test)]
 mod crash_test;
 mod driver;
@@ -57,6 +58,7 @@ mod wire;
 
 pub use cluster::ReceiveError;
 pub use config::Config;
+pub use content::Content;
 pub use disk::{Disk, DiskFile, DiskLock, LockError};
 pub use error::{KvError, OpenError};
 pub use kv::{

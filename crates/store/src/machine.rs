@@ -315,12 +315,12 @@ impl Rebuild {
     }
 
     /// A key as of the compaction.
-    pub(crate) fn base(&mut self, kv: KeyValue) {
+    pub(crate) fn base(&mut self, kv: Arc<KeyValue>) {
         let bytes = kv_bytes(&kv);
         self.state.live_keys += 1;
         self.state.live_bytes += bytes;
         self.state.total_bytes += bytes;
-        self.state.keys.insert(kv.key.clone(), Versions::One(Arc::new(kv)));
+        self.state.keys.insert(kv.key.clone(), Versions::One(kv));
     }
 
     /// The events of the compaction revision itself: their effect is in the base, but a watch may still ask for them.

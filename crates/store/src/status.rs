@@ -118,6 +118,21 @@ impl Histogram {
         Self { bounds, counts: vec![0; bounds.len() + 1], sum: 0.0, count: 0 }
     }
 
+    /// The upper bound of the bucket that holds the given part (0 to 1) of all observations; of the last bucket, which has none,
+    /// its lower one. 0 without observations.
+    pub fn quantile(&self, part: f64) -> f64 {
+        let wanted = (self.count as f64 * part).ceil();
+        let mut seen = 0;
+        let bucket = self.counts.iter().position(|count| {
+            seen += count;
+            seen as f64 >= wanted
+        });
+        match bucket.filter(|_| self.count > 0) {
+            Some(bucket) => self.bounds.get(bucket).or(self.bounds.last()).copied().unwrap_or(0.0),
+            None => 0.0,
+        }
+    }
+
     pub fn observe(&mut self, value: f64) {
         let bucket = self.bounds.partition_point(|bound| *bound < value);
         self.counts[bucket] += 1;
@@ -143,5 +158,7 @@ mod tests {
             h.observe(value);
         }
         assert_eq!((h.counts[0], h.counts[1], h.counts[10], h.counts[14], h.count), (1, 1, 1, 1, 4));
+        assert_eq!([0.0, 0.5, 0.75, 0.76].map(|part| h.quantile(part)), [0.001, 0.002, 1.024, 8.192]);
+        assert_eq!(Histogram::seconds().quantile(0.5), 0.0);
     }
 }

@@ -3,7 +3,6 @@
 //! Reads and watches are answered from the published state, on the caller's own thread. Writes go to the driver and are
 //! answered when they are durable and applied. What is bounded: the bytes of writes under way ([`Config`]); more writers wait.
 
-use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,19 +13,18 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt, ready};
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use crate::checkpoint::{Job, Loaded, install_checkpoint, write_checkpoint, write_state};
 use crate::cluster::Peers;
 use crate::command::Command;
 use crate::config::Config;
-use crate::disk::{Disk, DiskFile, LockError};
+use crate::content::Content;
+use crate::disk::{Disk, LockError};
 use crate::driver::{Driver, Message, Reply};
 use crate::error::{KvError, OpenError};
 use crate::frame::Identity;
 use crate::kv::{Kv, LeaseGranted, LeaseStatus, RangeRequest, RangeResponse, Txn, TxnResponse};
 use crate::log_worker::LogWorker;
 use crate::machine::{Outcome, is_read_only, read_txn};
-use crate::membership::Cluster;
-use crate::peer::{LeaderView, MemberInfo, Transport};
+use crate::peer::{LeaderView, Transport};
 use crate::record::encode_command;
 use crate::recovery::recover;
 use crate::status::Status;
@@ -122,33 +120,16 @@ impl Store {
         self.published.state.load().range(request)
     }
 
-    /// Writes everything that is applied now to `file`: keys, history and leases, as one self-contained snapshot for
-    /// [`Store::restore`]. Blocks on `file` alone; the store goes on meanwhile. Returns the number of bytes.
-    pub fn write_snapshot(&self, file: Box<dyn DiskFile>) -> io::Result<u64> {
-        let state = self.published.state.load_full();
-        write_state(file, self.identity, &state)
+    /// Everything that is applied here now. Shares the values with the running store.
+    pub fn content(&self) -> Content {
+        Content::of(&self.published.state.load_full())
     }
 
-    /// Fills an empty directory with a snapshot, so that [`Store::open`] finds what was there when it was taken, with the
-    /// same revisions and the same identity, and this member as the only one. Returns the revision. A directory that holds a store, and a snapshot that is
-    /// damaged or cut short, are refused.
-    pub fn restore(disk: &dyn Disk, snapshot: &mut dyn io::Read) -> Result<i64, OpenError> {
-        let failed = |source| OpenError::Io { operation: "list", file: disk.describe(), source };
-        let names = disk.list().map_err(failed)?;
-        if let Some(name) = names.iter().find(|name| name.starts_with("checkpoint-") || name.starts_with("wal-")) {
-            return Err(OpenError::NotEmpty { directory: disk.describe(), file: name.clone() });
-        }
-        let _lock = disk.lock().map_err(|error| match error {
-            LockError::Held { pid } => OpenError::InUse { directory: disk.describe(), pid },
-            LockError::Io(source) => OpenError::Io { operation: "lock", file: disk.describe(), source },
-        })?;
-        let Loaded { header, mut state, .. } = install_checkpoint(disk, snapshot)?;
-        // The others of its cluster, if there were any, have a life of their own: this member begins alone.
-        state.cluster = Cluster::of(&[MemberInfo { id: header.identity.member, ..MemberInfo::default() }]);
-        let revision = state.revision;
-        let failed = |source| OpenError::Io { operation: "write", file: disk.describe(), source };
-        write_checkpoint(disk, header.identity, &Job { state, kept: 1 }).map_err(failed)?;
-        Ok(revision)
+    /// Fills an empty directory, so that [`Store::open`] finds `content` there, with the same revisions. It is a cluster of its
+    /// own with this member alone: members of another one never talk to it. A directory that holds a store is refused.
+    pub fn fill(disk: &dyn Disk, content: Content) -> Result<(), OpenError> {
+        let mut rng = OsRng;
+        content.fill(disk, Identity { cluster: rng.next_u64() | 1, member: rng.next_u64() | 1 })
     }
 
     pub(crate) async fn propose(&self, command: Command) -> Result<Outcome, KvError> {
