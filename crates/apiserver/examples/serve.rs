@@ -25,7 +25,8 @@ async fn main() {
     let store = Arc::new(Store::open(store::Config::default(), disk, clock.clone(), Arc::new(store::NoPeers)).unwrap());
     let names = PkiConfig { directory: directory.join("pki"), names: Vec::new(), addresses: Vec::new() };
     let pki = Arc::new(Pki::open(names, clock.clone()).unwrap());
-    let security = Security::open(&pki, &directory, clock.clone()).unwrap();
+    let at_rest = apiserver::encryption::AtRest::OwnKeys(directory.join("encryption.yaml"));
+    let security = Security::open(&pki, &directory, &at_rest, clock.clone()).unwrap();
     let mut config = ApiServerConfig {
         advertise: Some(([127, 0, 0, 1].into(), port)),
         connector: Some(Arc::new(

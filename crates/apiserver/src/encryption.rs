@@ -35,15 +35,41 @@ pub enum EncryptionError {
     Format { path: PathBuf, detail: String },
     #[error("{}: key {name:?}: {detail}", path.display())]
     Key { path: PathBuf, name: String, detail: &'static str },
+    #[error("{} does not exist", path.display())]
+    Missing { path: PathBuf },
     #[error("{} holds no aesgcm key", path.display())]
     NoKeys { path: PathBuf },
     #[error("cannot render the encryption keys: {0}")]
     Render(String),
 }
 
+/// What seals Secrets in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AtRest {
+    /// The keys of this file, which is made at the first start.
+    OwnKeys(PathBuf),
+    /// The keys of a file that a person keeps: other API servers that read the same store have it too.
+    GivenKeys(PathBuf),
+    /// Nothing: others read the store who have no key of ours.
+    Plain,
+}
+
+impl AtRest {
+    /// The keys, if there are any. Errors: see [`AesGcm::open`] and [`AesGcm::read`].
+    pub fn open(&self) -> Result<Option<AesGcm>, EncryptionError> {
+        match self {
+            Self::OwnKeys(path) => AesGcm::open(path).map(Some),
+            Self::GivenKeys(path) => AesGcm::read(path).map(Some),
+            Self::Plain => Ok(None),
+        }
+    }
+}
+
 /// The keys, first one writing.
 pub struct AesGcm {
     keys: Vec<NamedKey>,
+    /// The file names `identity` before any key: new values are not sealed.
+    writes_plain: bool,
 }
 
 struct NamedKey {
@@ -69,13 +95,25 @@ impl AesGcm {
         Self::parse(path, &text)
     }
 
+    /// Reads `path`, which must be there. Its first provider writes; it must speak of Secrets alone, because nothing else is
+    /// ever sealed.
+    pub fn read(path: &Path) -> Result<Self, EncryptionError> {
+        let text = files::read_optional(path).map_err(EncryptionError::File)?;
+        Self::parse(path, &text.ok_or_else(|| EncryptionError::Missing { path: path.to_owned() })?)
+    }
+
     /// Reads what `path` holds.
     pub fn parse(path: &Path, text: &str) -> Result<Self, EncryptionError> {
-        let configuration: Configuration = serde_saphyr::from_str(text)
-            .map_err(|error| EncryptionError::Format { path: path.to_owned(), detail: error.to_string() })?;
-        let providers = configuration.resources.into_iter().flat_map(|resource| resource.providers);
+        let format = |detail: String| EncryptionError::Format { path: path.to_owned(), detail };
+        let configuration: Configuration = serde_saphyr::from_str(text).map_err(|error| format(error.to_string()))?;
+        if let Some(other) = configuration.resources.iter().flat_map(|r| &r.resources).find(|name| *name != "secrets") {
+            return Err(format(format!("it names {other}, but only secrets are encrypted here; take {other} out")));
+        }
+        let providers: Vec<Provider> =
+            configuration.resources.into_iter().flat_map(|resource| resource.providers).collect();
+        let writes_plain = providers.first().is_some_and(|provider| provider.identity.is_some());
         let mut keys = Vec::new();
-        for entry in providers.filter_map(|provider| provider.aesgcm).flat_map(|provider| provider.keys) {
+        for entry in providers.into_iter().filter_map(|provider| provider.aesgcm).flat_map(|provider| provider.keys) {
             let bad = |detail| EncryptionError::Key { path: path.to_owned(), name: entry.name.clone(), detail };
             if entry.name.is_empty() || entry.name.contains(':') {
                 return Err(bad("the name must not be empty or contain a colon"));
@@ -94,12 +132,15 @@ impl AesGcm {
         if keys.is_empty() {
             return Err(EncryptionError::NoKeys { path: path.to_owned() });
         }
-        Ok(Self { keys })
+        Ok(Self { keys, writes_plain })
     }
 }
 
 impl Transformer for AesGcm {
     fn seal(&self, key: &[u8], plain: &[u8]) -> Result<Bytes, TransformError> {
+        if self.writes_plain {
+            return Ok(Bytes::copy_from_slice(plain));
+        }
         let problem = |message: &str| transform_error(key, message);
         let writer = self.keys.first().ok_or_else(|| problem("no key to write with"))?;
         let mut nonce = [0; NONCE_BYTES];

@@ -41,7 +41,7 @@ pub struct JoinRequest {
 /// What the requests do. Errors are texts for the client.
 pub trait ClusterHandler: Send + Sync {
     fn join(&self, request: JoinRequest) -> BoxFuture<'_, Result<Value, String>>;
-    fn members(&self) -> Value;
+    fn members(&self) -> Result<Value, String>;
     fn remove(&self, id: u64) -> BoxFuture<'_, Result<Value, String>>;
 }
 
@@ -136,7 +136,7 @@ impl PathHandler for JoinGate {
             Some(match (&parts.method, parts.uri.path()) {
                 (&Method::GET, CACERTS) => text(StatusCode::OK, &self.parts.ca_pem),
                 (&Method::POST, JOIN_PATH) => self.join(&query).await,
-                (&Method::GET, MEMBERS_PATH) => answer(Ok(self.parts.handler.members())),
+                (&Method::GET, MEMBERS_PATH) => answer(self.parts.handler.members()),
                 (&Method::POST, REMOVE_PATH) => match query.get("id").and_then(|id| u64::from_str_radix(id, 16).ok()) {
                     Some(id) => answer(self.parts.handler.remove(id).await),
                     None => text(StatusCode::BAD_REQUEST, "expected id=ID, hexadecimal"),

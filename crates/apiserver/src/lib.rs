@@ -21,6 +21,7 @@ pub mod authz;
 pub mod body;
 pub mod cache;
 pub mod chain;
+mod compaction;
 pub mod config;
 pub mod discovery;
 pub mod documents;

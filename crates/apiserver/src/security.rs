@@ -20,7 +20,7 @@ use crate::authz::reviews::AccessReviews;
 use crate::authz::{AuthorizerChain, LateReader};
 use crate::chain::Authorizer;
 use crate::config::ApiServerConfig;
-use crate::encryption::{AesGcm, EncryptionError};
+use crate::encryption::{AesGcm, AtRest, EncryptionError};
 use crate::pki::{Pki, PkiError};
 use crate::rbac::{Rbac, defaults};
 use crate::reader::Reader;
@@ -47,13 +47,13 @@ pub struct Security {
     authorizer: Arc<dyn Authorizer>,
     authentication: Arc<Authentication>,
     tokens: Arc<ServiceAccountTokens>,
-    encryption: Arc<AesGcm>,
+    encryption: Option<Arc<AesGcm>>,
     audit: Arc<AuditLog>,
 }
 
 impl Security {
-    /// `directory` gets `encryption.yaml` and `audit.log`.
-    pub fn open(pki: &Pki, directory: &Path, clock: Arc<dyn Clock>) -> Result<Self, SecurityError> {
+    /// `directory` gets `audit.log`.
+    pub fn open(pki: &Pki, directory: &Path, at_rest: &AtRest, clock: Arc<dyn Clock>) -> Result<Self, SecurityError> {
         let reader = Arc::new(LateReader::default());
         let view: Arc<dyn Reader> = Arc::clone(&reader) as Arc<dyn Reader>;
         let rbac = Arc::new(Rbac::new(Arc::clone(&view)));
@@ -63,7 +63,7 @@ impl Security {
         let tokens = Arc::new(ServiceAccountTokens::new(pki.service_account_key_pem(), view, Arc::clone(&clock))?);
         let certificates = CertificateAuthenticator::new(pki.client_certificates()?, clock);
         let authentication = Arc::new(Authentication::new(certificates, Arc::clone(&tokens), Arc::clone(&authorizer)));
-        let encryption = Arc::new(AesGcm::open(&directory.join("encryption.yaml"))?);
+        let encryption = at_rest.open()?.map(Arc::new);
         let path = directory.join("audit.log");
         let audit =
             AuditLog::open(AuditConfig::new(path.clone())).map_err(|source| SecurityError::Audit { path, source })?;
@@ -79,7 +79,7 @@ impl Security {
         config.reviews.push(Arc::new(AccessReviews::new(Arc::clone(&self.authorizer), Arc::clone(&self.rbac))));
         config.reviews.push(Arc::new(IdentityReviews::new(Arc::clone(&self.tokens))));
         config.token_issuer = Some(Arc::clone(&self.tokens) as _);
-        config.transformer = Some(Arc::clone(&self.encryption) as _);
+        config.transformer = self.encryption.clone().map(|keys| keys as _);
         config.paths.push(Arc::new(OpenIdDiscovery::new(Arc::clone(&self.tokens))));
     }
 

@@ -130,14 +130,6 @@ pub struct Encoded {
     pub form: Form,
 }
 
-/// The smallest key greater than `key`.
-pub fn key_after(key: &[u8]) -> Bytes {
-    let mut next = Vec::with_capacity(key.len() + 1);
-    next.extend_from_slice(key);
-    next.push(0);
-    Bytes::from(next)
-}
-
 /// A stored pair as a cache entry. The object's bytes are a slice of the stored value unless that is sealed.
 pub fn parse_entry(source: &Source, kv: &Arc<KeyValue>) -> Result<Entry, StoredError> {
     let text = || String::from_utf8_lossy(&kv.key).into_owned();

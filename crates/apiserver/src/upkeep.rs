@@ -3,9 +3,7 @@
 //! Invariant: every step may be repeated; what exists already is left as it is, except what the servers keep (their
 //! endpoints).
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -18,8 +16,9 @@ use tower::Service;
 use crate::body::{Body, full};
 use crate::cache::feed::FeedError;
 use crate::chain::Identity;
+use crate::compaction;
 use crate::masters::{self, derive_endpoints};
-use crate::server::{ApiServer, Core, stopped};
+use crate::server::{ApiServer, stopped};
 
 /// Namespaces that always exist.
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -44,7 +43,7 @@ impl ApiServer {
         let core = &self.core;
         let watch = core.registry.feed.fill().await?;
         tokio::spawn(core.registry.feed.clone().run(watch));
-        tokio::spawn(run_compaction(core.clone()));
+        tokio::spawn(compaction::run(core.clone()));
         bootstrap(self).await?;
         core.ready.store(true, Ordering::Release);
         tokio::spawn(run_bootstrap(self.clone()));
@@ -65,32 +64,6 @@ impl ApiServer {
                 }
             }
             Err(error) => tracing::info!(%error, "the endpoints still name this server"),
-        }
-    }
-}
-
-/// Forgets revisions once they are old enough, in the store and in the caches. Kept here and not left to the store: an etcd
-/// behind [`store::Kv`] ages nothing by itself. The embedded store's own interval is for those who use it alone; the binary
-/// turns it off under an API server.
-async fn run_compaction(core: Arc<Core>) {
-    let steps = 5;
-    let every = (core.config.history_min / steps).max(Duration::from_secs(1));
-    let mut marks: VecDeque<i64> = VecDeque::new();
-    let mut stop = core.stopping.subscribe();
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(every) => {}
-            () = stopped(&mut stop) => return,
-        }
-        marks.push_back(core.registry.feed.applied());
-        if marks.len() <= steps as usize {
-            continue;
-        }
-        let Some(revision) = marks.pop_front() else { continue };
-        core.registry.feed.forget_until(revision);
-        match core.registry.kv.compact(revision).await {
-            Ok(()) | Err(KvError::Compacted { .. }) => {}
-            Err(error) => tracing::warn!(%error, revision, "cannot compact the store; trying again later"),
         }
     }
 }

@@ -1,9 +1,12 @@
-//! etcd's v3 API over Holdfast's own store: what any etcd client, unchanged, talks to.
+//! etcd's v3 API, both sides of it: served over Holdfast's own store to any etcd client, unchanged; and asked of an etcd that
+//! somebody else runs, which then is the store ([`remote`]).
 //!
 //! ```text
 //! connection -> listener (TLS or plaintext, HTTP/2 or 1.1)
 //!     gRPC  -> kv, watch, lease, maintenance, cluster, auth -> store::Kv
 //!     plain -> /health /livez /readyz /version /metrics
+//!
+//! store::Kv (RemoteStore) -> remote -> gRPC -> an outside etcd
 //! ```
 //!
 //! Invariants: error codes and texts are etcd's, because clients match on them; the store's semantics are passed on as they
@@ -13,7 +16,7 @@
 //!
 //! Reading order: [`member`] (what a server is made of), `listener`, `kv_service`, `range_options`, `txn_words`,
 //! `watch_service`, `watch_task`, `lease_service`, `maintenance_service`, [`snapshot`], `database`, `bolt`, `state_hash`, `cluster_service`, [`ids`], `auth_service`,
-//! [`refusals`], `plain_http`, `metrics`.
+//! [`refusals`], `plain_http`, `metrics`; [`remote`].
 
 #![forbid(unsafe_code)]
 
@@ -32,6 +35,7 @@ mod plain_http;
 pub mod proto;
 mod range_options;
 pub mod refusals;
+pub mod remote;
 pub mod snapshot;
 mod state_hash;
 mod txn_words;

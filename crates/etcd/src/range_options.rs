@@ -1,6 +1,7 @@
-//! etcd's range options on top of the store's ranges: sorting and revision filters.
+//! Ranges and keys between etcd's words and the store's, in both directions. Pure.
 //!
-//! [`plan_range`] says what to ask of the store, [`derive_response`] makes the answer of what came back. Both are pure.
+//! Serving: [`plan_range`] says what to ask of the store, [`derive_response`] makes the answer of what came back, with etcd's
+//! options on top of the store's: sorting and revision filters. Asking: [`wire_range`] and [`parse_response`].
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -42,6 +43,53 @@ pub(crate) fn plan_range(request: &RangeRequest) -> store::RangeRequest {
 /// The `end` of a request as the store has it.
 pub(crate) fn end_of(range_end: &Bytes) -> Option<Bytes> {
     (!range_end.is_empty()).then(|| range_end.clone())
+}
+
+/// A request of the store as etcd has it: the inverse of [`plan_range`].
+pub(crate) fn wire_range(request: &store::RangeRequest) -> RangeRequest {
+    RangeRequest {
+        key: request.key.clone(),
+        range_end: wire_end(request.end.as_ref()),
+        revision: request.revision,
+        limit: i64::try_from(request.limit).unwrap_or(i64::MAX),
+        keys_only: request.keys_only,
+        count_only: request.count_only,
+        serializable: request.serializable,
+        ..RangeRequest::default()
+    }
+}
+
+/// The inverse of [`end_of`]: on the wire an empty end means one key, a zero byte no bound.
+pub(crate) fn wire_end(end: Option<&Bytes>) -> Bytes {
+    match end {
+        None => Bytes::new(),
+        Some(end) if end.is_empty() => Bytes::from_static(b"\0"),
+        Some(end) => end.clone(),
+    }
+}
+
+/// etcd's answer as the store has it. `revision`: for an answer without a header of its own.
+pub(crate) fn parse_response(response: RangeResponse, revision: i64) -> store::RangeResponse {
+    store::RangeResponse {
+        revision: response.header.map_or(revision, |header| header.revision),
+        kvs: response.kvs.iter().map(parse_kv).collect(),
+        more: response.more,
+        count: response.count,
+    }
+}
+
+/// A key of etcd's as the store has it: a copy, because a slice would keep the whole message in memory.
+pub(crate) fn parse_kv(kv: &mvccpb::KeyValue) -> Arc<KeyValue> {
+    let mut key = Bytes::from([kv.key.as_ref(), kv.value.as_ref()].concat());
+    let value = key.split_off(kv.key.len());
+    Arc::new(KeyValue {
+        key,
+        value,
+        create_revision: kv.create_revision,
+        mod_revision: kv.mod_revision,
+        version: kv.version,
+        lease: kv.lease,
+    })
 }
 
 /// The answer to `request` of what the store found for [`plan_range`] of it.
@@ -146,6 +194,25 @@ mod tests {
         check(RangeRequest { sort_target: SortTarget::Value as i32, keys_only: true, ..base() }, "cba", false);
         check(RangeRequest { min_mod_revision: 4, max_mod_revision: 8, ..base() }, "c", false);
         check(RangeRequest { max_create_revision: 3, limit: 1, ..base() }, "a", true);
+    }
+
+    #[test]
+    fn what_is_asked_and_answered_comes_through_the_wire() {
+        for end in [None, Some("b"), Some("\0")] {
+            let asked = store::RangeRequest {
+                key: "a".into(),
+                end: end.map(Bytes::from),
+                revision: 7,
+                limit: 3,
+                keys_only: true,
+                serializable: true,
+                ..store::RangeRequest::default()
+            };
+            assert_eq!(plan_range(&wire_range(&asked)), asked);
+        }
+        assert_eq!(wire_end(Some(&Bytes::new())).as_ref(), b"\0");
+        let header = ResponseHeader { revision: 9, ..ResponseHeader::default() };
+        assert_eq!(parse_response(derive_response(&RangeRequest::default(), found(), header), 0), found());
     }
 
     #[test]

@@ -57,6 +57,9 @@ pub const USER_EMPTY: Refusal = Refusal(Code::InvalidArgument, "etcdserver: user
 pub const USER_NOT_FOUND: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: user name not found");
 pub const ROLE_EMPTY: Refusal = Refusal(Code::InvalidArgument, "etcdserver: role name is empty");
 pub const ROLE_NOT_FOUND: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: role name not found");
+/// What etcd answers to callers without a certificate or name that it knows, while access control is on.
+pub const PERMISSION_DENIED: Refusal = Refusal(Code::PermissionDenied, "etcdserver: permission denied");
+pub const INVALID_TOKEN: Refusal = Refusal(Code::Unauthenticated, "etcdserver: invalid auth token");
 pub const STOPPED: Refusal = Refusal(Code::Unavailable, "etcdserver: server stopped");
 pub const TIMEOUT: Refusal = Refusal(Code::Unavailable, "etcdserver: request timed out");
 

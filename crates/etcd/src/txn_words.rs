@@ -1,4 +1,6 @@
-//! Transactions between etcd's words and the store's: [`parse_txn`] in, [`derive_txn_response`] out. Pure.
+//! Transactions between etcd's words and the store's, in both directions. Pure.
+//!
+//! Serving: [`parse_txn`] in, [`derive_txn_response`] out. Asking: [`wire_txn`] out, [`parse_txn_response`] in.
 
 use bytes::Bytes;
 use store::{Compare, Delete, Op, OpResult, Put, Relation, Target, Txn};
@@ -11,7 +13,9 @@ use crate::proto::etcdserverpb::{
     self as pb, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RequestOp, ResponseHeader,
     ResponseOp, TxnRequest, TxnResponse,
 };
-use crate::range_options::{check_range, derive_response, end_of, plan_range, wire_kv};
+use crate::range_options::{
+    check_range, derive_response, end_of, parse_kv, parse_response, plan_range, wire_end, wire_kv, wire_range,
+};
 use crate::refusals::{EMPTY_KEY, KEY_NOT_FOUND, LEASE_PROVIDED, Refusal, TOO_MANY_OPS, VALUE_PROVIDED};
 
 /// The store's form of a transaction, or why it is none. `operations_max` bounds each of its lists; what a list takes is
@@ -135,4 +139,104 @@ fn op_response(op: &RequestOp, result: OpResult, header: ResponseHeader) -> Resp
         (OpResult::Range(_) | OpResult::Txn(_), _) => None,
     };
     ResponseOp { response }
+}
+
+/// A transaction of the store as etcd has it: the inverse of [`parse_txn`].
+pub(crate) fn wire_txn(txn: &Txn) -> TxnRequest {
+    let branch = |ops: &[Op]| ops.iter().map(wire_op).collect();
+    TxnRequest {
+        compare: txn.compares.iter().map(wire_compare).collect(),
+        success: branch(&txn.success),
+        failure: branch(&txn.failure),
+    }
+}
+
+fn wire_op(op: &Op) -> RequestOp {
+    let request = match op {
+        Op::Range(range) => Request::RequestRange(wire_range(range)),
+        Op::Put(put) => Request::RequestPut(PutRequest {
+            key: put.key.clone(),
+            value: put.value.clone(),
+            lease: put.lease,
+            prev_kv: put.prev_kv,
+            ignore_value: put.ignore_value,
+            ignore_lease: put.ignore_lease,
+        }),
+        Op::Delete(delete) => Request::RequestDeleteRange(DeleteRangeRequest {
+            key: delete.key.clone(),
+            range_end: wire_end(delete.end.as_ref()),
+            prev_kv: delete.prev_kv,
+        }),
+        Op::Txn(txn) => Request::RequestTxn(wire_txn(txn)),
+    };
+    RequestOp { request: Some(request) }
+}
+
+fn wire_compare(compare: &Compare) -> pb::Compare {
+    let (target, union) = match &compare.target {
+        Target::Version(n) => (CompareTarget::Version, TargetUnion::Version(*n)),
+        Target::CreateRevision(n) => (CompareTarget::Create, TargetUnion::CreateRevision(*n)),
+        Target::ModRevision(n) => (CompareTarget::Mod, TargetUnion::ModRevision(*n)),
+        Target::Lease(n) => (CompareTarget::Lease, TargetUnion::Lease(*n)),
+        Target::Value(value) => (CompareTarget::Value, TargetUnion::Value(value.clone())),
+    };
+    let result = match compare.relation {
+        Relation::Equal => CompareResult::Equal,
+        Relation::Greater => CompareResult::Greater,
+        Relation::Less => CompareResult::Less,
+        Relation::NotEqual => CompareResult::NotEqual,
+    };
+    pb::Compare {
+        result: result as i32,
+        target: target as i32,
+        key: compare.key.clone(),
+        target_union: Some(union),
+        range_end: wire_end(compare.end.as_ref()),
+    }
+}
+
+/// etcd's answer as the store has it. `revision`: where the answer has no header of its own, as nested ones may not.
+pub(crate) fn parse_txn_response(response: TxnResponse, revision: i64) -> store::TxnResponse {
+    let revision = response.header.map_or(0, |header| header.revision).max(revision);
+    let results = response.responses.into_iter().filter_map(|op| parse_op_response(op, revision)).collect();
+    store::TxnResponse { revision, succeeded: response.succeeded, results }
+}
+
+fn parse_op_response(op: ResponseOp, revision: i64) -> Option<OpResult> {
+    Some(match op.response? {
+        Response::ResponsePut(put) => OpResult::Put { prev_kv: put.prev_kv.as_ref().map(parse_kv) },
+        Response::ResponseDeleteRange(done) => {
+            OpResult::Delete { deleted: done.deleted, prev_kvs: done.prev_kvs.iter().map(parse_kv).collect() }
+        }
+        Response::ResponseRange(found) => OpResult::Range(parse_response(found, revision)),
+        Response::ResponseTxn(done) => OpResult::Txn(parse_txn_response(done, revision)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_comes_through_the_wire() {
+        let compare = |relation, target| Compare { key: "k".into(), end: Some("z".into()), relation, target };
+        let compares = vec![
+            compare(Relation::Equal, Target::Version(1)),
+            compare(Relation::NotEqual, Target::CreateRevision(2)),
+            compare(Relation::Greater, Target::ModRevision(3)),
+            compare(Relation::Less, Target::Lease(4)),
+            Compare { key: "k".into(), end: None, relation: Relation::Equal, target: Target::Value("v".into()) },
+        ];
+        let put = Put { key: "a".into(), value: "1".into(), lease: 7, prev_kv: true, ..Put::default() };
+        let kept = Put { key: "b".into(), ignore_value: true, ignore_lease: true, ..Put::default() };
+        let delete = Delete { key: "c".into(), end: Some("d".into()), prev_kv: true };
+        let range = store::RangeRequest { key: "e".into(), limit: 5, ..store::RangeRequest::default() };
+        let nested = Txn { compares: compares.clone(), success: vec![Op::Put(kept)], failure: Vec::new() };
+        let txn = Txn {
+            compares,
+            success: vec![Op::Put(put), Op::Delete(delete), Op::Txn(Box::new(nested))],
+            failure: vec![Op::Range(range)],
+        };
+        assert_eq!(parse_txn(&wire_txn(&txn), 128), Ok(txn));
+    }
 }

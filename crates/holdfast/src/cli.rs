@@ -161,7 +161,7 @@ pub struct ServerArgs {
 #[derive(Debug, Clone, Args)]
 pub struct JoinArgs {
     /// Join the cluster of this server, such as https://10.0.0.1:6443.
-    #[arg(long, value_name = "URL", requires = "token")]
+    #[arg(long, value_name = "URL", requires = "token", conflicts_with = "datastore")]
     pub join: Option<String>,
     /// What `holdfast token` prints on a server of the cluster.
     #[arg(long, env = "HOLDFAST_TOKEN", hide_env_values = true)]
@@ -195,6 +195,8 @@ pub struct ClusterArgs {
     /// The port for the other servers of the cluster.
     #[arg(long, default_value_t = 2380)]
     pub peer_port: u16,
+    #[command(flatten)]
+    pub datastore: DatastoreArgs,
     /// The addresses of Pods; every node gets a /24 of it.
     #[arg(long, default_value = "10.42.0.0/16")]
     pub cluster_cidr: String,
@@ -204,6 +206,26 @@ pub struct ClusterArgs {
     /// What goes to the log: error, warn, info, debug, or a tracing filter.
     #[arg(long, default_value = "info", env = "HOLDFAST_LOG")]
     pub log: String,
+}
+
+/// An etcd of the user's own as the store.
+#[derive(Debug, Clone, Args)]
+pub struct DatastoreArgs {
+    /// Keep the cluster's state in this etcd: etcd://HOST:PORT[,HOST:PORT...], or etcds:// for TLS [default: a store of our own].
+    #[arg(long, value_name = "URL", alias = "datastore-endpoint")]
+    pub datastore: Option<String>,
+    /// The authority of that etcd's certificates, PEM.
+    #[arg(long, value_name = "FILE", requires = "datastore")]
+    pub datastore_cafile: Option<PathBuf>,
+    /// Our certificate for that etcd, PEM.
+    #[arg(long, value_name = "FILE", requires = "datastore", requires = "datastore_keyfile")]
+    pub datastore_certfile: Option<PathBuf>,
+    /// Its key, PEM.
+    #[arg(long, value_name = "FILE", requires = "datastore_certfile")]
+    pub datastore_keyfile: Option<PathBuf>,
+    /// Keys for Secrets in the store, an EncryptionConfiguration [default: keys of our own in our own store, none in --datastore].
+    #[arg(long, value_name = "FILE")]
+    pub encryption_provider_config: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -159,7 +159,7 @@ impl ClusterHandler for Membership {
         Box::pin(self.bundle(request))
     }
 
-    fn members(&self) -> Value {
+    fn members(&self) -> Result<Value, String> {
         let leader = self.store.subscribe_leader().borrow().leader;
         let members = self.store.members().into_iter().map(|member| {
             json!({
@@ -167,7 +167,7 @@ impl ClusterHandler for Membership {
                 "clientURLs": member.client_urls, "isLearner": member.is_learner, "isLeader": member.id == leader,
             })
         });
-        members.collect()
+        Ok(members.collect())
     }
 
     fn remove(&self, id: u64) -> BoxFuture<'_, Result<Value, String>> {
@@ -180,13 +180,40 @@ impl ClusterHandler for Membership {
                     tracing::info!(%error, %address, "the endpoints name the removed server for some more seconds");
                 }
             }
-            Ok(self.members())
+            self.members()
         })
     }
 }
 
 fn address_of(url: &str) -> Option<IpAddr> {
     peers::PeerUrl::parse(url).ok()?.host.parse().ok()
+}
+
+/// Answers for a server whose state is in an etcd of somebody else's: that one's members are no affair of ours.
+pub struct NoMembers {
+    /// As it is shown.
+    pub datastore: String,
+}
+
+impl NoMembers {
+    fn refusal(&self) -> String {
+        let datastore = &self.datastore;
+        format!("this cluster's state is in {datastore}: its members are etcd's own, see `etcdctl member list`")
+    }
+}
+
+impl ClusterHandler for NoMembers {
+    fn join(&self, _request: JoinRequest) -> BoxFuture<'_, Result<Value, String>> {
+        Box::pin(async { Err(self.refusal()) })
+    }
+
+    fn members(&self) -> Result<Value, String> {
+        Err(self.refusal())
+    }
+
+    fn remove(&self, _id: u64) -> BoxFuture<'_, Result<Value, String>> {
+        Box::pin(async { Err(self.refusal()) })
+    }
 }
 
 /// Renews the member certificate in place; a failure is logged and tried again.

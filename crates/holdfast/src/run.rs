@@ -17,6 +17,7 @@ use tracing::{error, info};
 
 use crate::agent::{self, AgentSettings};
 use crate::cli::{ClusterArgs, JoinArgs, ServerArgs, UpArgs};
+use crate::datastore::DatastoreSettings;
 use crate::server::{self, ControlPlane, ServerSettings, client_of};
 use crate::up::progress;
 use crate::{CommandResult, instance, network};
@@ -123,6 +124,7 @@ fn server_settings(args: &ClusterArgs) -> Result<ServerSettings, Box<dyn std::er
         cluster_cidr: network::parse_network(&args.cluster_cidr)?,
         service_cidr: network::parse_network(&args.service_cidr)?,
         hostname: hostname(),
+        datastore: DatastoreSettings::parse(&args.datastore, &args.place)?,
     })
 }
 

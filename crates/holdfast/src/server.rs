@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use apiserver::join::{JoinGate, JoinGateParts};
+use apiserver::join::{ClusterHandler, JoinGate, JoinGateParts};
 use apiserver::pki::{Pki, PkiConfig, ServerTls};
 use apiserver::security::Security;
 use apiserver::streams::dial::{DialError, DirectConnector};
@@ -29,19 +29,17 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::datastore::{Datastore, DatastoreSettings};
 use crate::doctor::FigureRoutes;
-use crate::membership::{self, Membership};
+use crate::membership::{self, Membership, NoMembers};
 use crate::store_routes::StoreRoutes;
 use crate::supervise::run_supervised;
-use crate::{join, network, replacement, scheduling};
+use crate::{datastore, join, network, replacement, scheduling};
 
 /// Every node gets a /24 of the Pod network, as elsewhere.
 const NODE_PREFIX: u8 = 24;
 /// A Lease is given up within two seconds or not at all.
 const COMPONENTS_END: Duration = Duration::from_secs(3);
-
-const REMOVED: &str = "this server was removed from its cluster and its data is of no more use; `holdfast down` deletes it, then \
-                       `holdfast server --join` joins anew";
 
 /// Everything the control plane is told.
 #[derive(Debug, Clone)]
@@ -55,6 +53,7 @@ pub struct ServerSettings {
     pub cluster_cidr: (Ipv4Addr, u8),
     pub service_cidr: (Ipv4Addr, u8),
     pub hostname: String,
+    pub datastore: DatastoreSettings,
 }
 
 impl ServerSettings {
@@ -85,6 +84,8 @@ pub enum ServerError {
     Store(#[from] store::OpenError),
     #[error("the store does not answer")]
     Kv(#[from] store::KvError),
+    #[error(transparent)]
+    Datastore(#[from] etcd::remote::ConnectError),
     #[error("the certificates cannot be used")]
     Pki(#[from] apiserver::pki::PkiError),
     #[error("the way to the kubelets cannot be set up")]
@@ -109,8 +110,7 @@ pub enum ServerError {
 pub struct ControlPlane {
     pub server: ApiServer,
     pub pki: Arc<Pki>,
-    store: Arc<store::Store>,
-    network: Arc<Network>,
+    datastore: Datastore,
     pod_range: CidrRange,
     /// Of this server among all that ask for a Lease; the same after a restart, which then need not wait for its own end.
     identity: String,
@@ -131,22 +131,18 @@ pub async fn start(
         .ok_or(ServerError::PodNetwork { network, prefix })?;
     // The ports first: if another server holds one, nothing on disk is touched.
     let listener = listen(settings, settings.port, "--port").await?;
-    let peer_listener = listen(settings, settings.peer_port, "--peer-port").await?;
+    let peer_listener = match settings.datastore.outside {
+        Some(_) => None,
+        None => Some(listen(settings, settings.peer_port, "--peer-port").await?),
+    };
     let pki = Arc::new(open_pki(settings, clock.clone())?);
-    let tls = membership::peer_tls(&pki).map_err(ServerError::Members)?;
-    let network = Network::new(peers.clone(), Some(tls));
-    if let Some(kept) = replacement::adopt(&settings.data_dir, clock.now().as_second())? {
-        tracing::info!("the store is a restored one; the one before is kept in {}", kept.display());
-    }
-    let store = Arc::new(open_store(settings, clock.clone(), &network)?);
-    network.serve(peer_listener, true);
-    let membership = join_network(settings, &store, &network).await?;
-    let foundation =
-        Foundation { pki, store: store.clone(), network: network.clone(), membership, pod_range, listener };
+    let opened = open_datastore(settings, &pki, clock.clone(), (peers, peer_listener)).await?;
+    let datastore = opened.datastore.clone();
+    let foundation = Foundation { pki, opened, pod_range, listener };
     tokio::select! {
         // First: whatever fails because of it says less.
         biased;
-        reason = wait_for_loss(&store, &network) => Err(ServerError::Lost { reason }),
+        reason = datastore.lost() => Err(ServerError::Lost { reason }),
         started = serve(settings, clock, foundation) => started,
     }
 }
@@ -154,9 +150,7 @@ pub async fn start(
 /// What an API server stands on.
 struct Foundation {
     pki: Arc<Pki>,
-    store: Arc<store::Store>,
-    network: Arc<Network>,
-    membership: Arc<Membership>,
+    opened: Opened,
     pod_range: CidrRange,
     listener: TcpListener,
 }
@@ -164,11 +158,10 @@ struct Foundation {
 async fn serve(
     settings: &ServerSettings,
     clock: Arc<dyn Clock>,
-    Foundation { pki, store, network, membership, pod_range, listener }: Foundation,
+    Foundation { pki, opened, pod_range, listener }: Foundation,
 ) -> Result<ControlPlane, ServerError> {
     let restart = CancellationToken::new();
-    let parts = (membership, restart.clone(), network.clone());
-    let (server, security) = build_server(settings, &pki, parts, clock)?;
+    let (server, security) = build_server(settings, &pki, (&opened, restart.clone()), clock)?;
     server.start().await?;
     security.write_defaults(&client_of(&server, "system:apiserver", &["system:masters"])).await?;
     netd::ensure_dns_service(
@@ -179,9 +172,8 @@ async fn serve(
     let tls = pki.server_tls()?;
     spawn_listener(&server, listener, &pki, tls);
     write_admin_kubeconfig(settings, &pki)?;
-    let identity = format!("{}_{:016x}", settings.hostname, store.status().await?.member_id);
-    spawn_member_renewal(&pki, &network);
-    Ok(ControlPlane { server, pki, store, network, pod_range, identity, components: TaskTracker::new(), restart })
+    let Opened { datastore, identity, .. } = opened;
+    Ok(ControlPlane { server, pki, datastore, pod_range, identity, components: TaskTracker::new(), restart })
 }
 
 /// `flag` chooses another port.
@@ -242,7 +234,7 @@ impl ControlPlane {
 
     /// Resolves with the reason when this server can't be one of its cluster any more: the process must end.
     pub async fn lost(&self) -> Arc<str> {
-        wait_for_loss(&self.store, &self.network).await
+        self.datastore.lost().await
     }
 
     /// Resolves when an administrator has put another store in place: the process must end in order and start anew.
@@ -264,20 +256,8 @@ impl ControlPlane {
     /// Ends watches, then closes the store; every acknowledged write is on disk already.
     pub fn stop(&self) {
         self.server.stop();
-        self.store.close();
-        self.network.stop();
+        self.datastore.close();
     }
-}
-
-/// The store can no longer write (a failed fsync, a lost disk), or the cluster has removed this server.
-async fn wait_for_loss(store: &store::Store, network: &Network) -> Arc<str> {
-    tokio::select! {
-        reason = store.failed() => if !store.is_removed() {
-            return format!("the store failed: {reason}").into();
-        },
-        _ = network.expelled() => {}
-    }
-    REMOVED.into()
 }
 
 /// A client of the API server in this process that speaks as `user`.
@@ -307,6 +287,62 @@ impl tower::Service<http::Request<kube::client::Body>> for As {
         request.extensions_mut().insert(self.identity.clone());
         self.server.call(request)
     }
+}
+
+/// The store, open, and who this server is.
+struct Opened {
+    datastore: Datastore,
+    members: Arc<dyn ClusterHandler>,
+    /// With a store of our own.
+    own: Option<Arc<Membership>>,
+    identity: String,
+}
+
+/// `peer_listener`: where other servers reach a store of our own.
+async fn open_datastore(
+    settings: &ServerSettings,
+    pki: &Arc<Pki>,
+    clock: Arc<dyn Clock>,
+    (peers, peer_listener): (&Handle, Option<TcpListener>),
+) -> Result<Opened, ServerError> {
+    let outside = settings.datastore.outside.as_ref();
+    let opened = match outside {
+        Some(outside) => {
+            let store = outside.connect(&settings.datastore.at_rest).await?;
+            Opened {
+                datastore: Datastore::Outside(Arc::new(store)),
+                members: Arc::new(NoMembers { datastore: outside.addresses.to_string() }),
+                own: None,
+                identity: format!("{}_{}_{}", settings.hostname, settings.advertise, settings.port),
+            }
+        }
+        None => open_own(settings, pki, clock, (peers, peer_listener)).await?,
+    };
+    datastore::write_note(&settings.data_dir, outside)
+        .map_err(|source| ServerError::Directory { path: settings.data_dir.display().to_string(), source })?;
+    Ok(opened)
+}
+
+/// The store in the data directory, and its network.
+async fn open_own(
+    settings: &ServerSettings,
+    pki: &Arc<Pki>,
+    clock: Arc<dyn Clock>,
+    (peers, peer_listener): (&Handle, Option<TcpListener>),
+) -> Result<Opened, ServerError> {
+    let tls = membership::peer_tls(pki).map_err(ServerError::Members)?;
+    let network = Network::new(peers.clone(), Some(tls));
+    if let Some(kept) = replacement::adopt(&settings.data_dir, clock.now().as_second())? {
+        tracing::info!("the store is a restored one; the one before is kept in {}", kept.display());
+    }
+    let store = Arc::new(open_store(settings, clock, &network)?);
+    if let Some(listener) = peer_listener {
+        network.serve(listener, true);
+    }
+    let own = join_network(settings, &store, &network).await?;
+    let identity = format!("{}_{:016x}", settings.hostname, store.status().await?.member_id);
+    spawn_member_renewal(pki, &network);
+    Ok(Opened { datastore: Datastore::Embedded { store, network }, members: own.clone(), own: Some(own), identity })
 }
 
 /// A server that has joined waits, while its store is empty, for what the others send.
@@ -375,10 +411,10 @@ fn open_pki(settings: &ServerSettings, clock: Arc<dyn Clock>) -> Result<Pki, Ser
 fn build_server(
     settings: &ServerSettings,
     pki: &Arc<Pki>,
-    (membership, restart, network): (Arc<Membership>, CancellationToken, Arc<Network>),
+    (opened, restart): (&Opened, CancellationToken),
     clock: Arc<dyn Clock>,
 ) -> Result<(ApiServer, Security), ServerError> {
-    let security = Security::open(pki, &settings.data_dir, clock.clone())?;
+    let security = Security::open(pki, &settings.data_dir, &settings.datastore.at_rest, clock.clone())?;
     let mut config = ApiServerConfig {
         service_cidr: settings.service_cidr,
         // Endpoints on the loopback address would lead every Pod to itself.
@@ -386,23 +422,25 @@ fn build_server(
         ..ApiServerConfig::default()
     };
     security.configure(&mut config);
-    let (store, data_dir) = (membership.store.clone(), settings.data_dir.clone());
-    let figures = Arc::new(FigureRoutes { store: store.clone(), network, data_dir, clock: clock.clone() });
-    config.metrics.push(figures.clone());
-    config.paths.push(figures);
-    config.paths.push(Arc::new(StoreRoutes::new(membership.clone(), settings.data_dir.clone(), restart)));
+    if let (Datastore::Embedded { store, network }, Some(own)) = (&opened.datastore, &opened.own) {
+        let (store, network, data_dir) = (store.clone(), network.clone(), settings.data_dir.clone());
+        let figures = Arc::new(FigureRoutes { store, network, data_dir, clock: clock.clone() });
+        config.metrics.push(figures.clone());
+        config.paths.push(figures);
+        config.paths.push(Arc::new(StoreRoutes::new(own.clone(), settings.data_dir.clone(), restart)));
+    }
     let gate = JoinGate::new(JoinGateParts {
         ca_pem: pki.cluster_ca().certificate_pem().to_owned(),
         reader: security.reader(),
         clock: clock.clone(),
         next: config.authenticator.clone(),
-        handler: membership,
+        handler: opened.members.clone(),
     });
     config.authenticator = gate.clone();
     config.paths.push(gate);
     config.connector =
         Some(Arc::new(DirectConnector::new(pki.cluster_ca().certificate_pem(), &pki.kubelet_client()?)?));
-    let server = ApiServer::new(config, store, clock, Box::new(OsRng));
+    let server = ApiServer::new(config, opened.datastore.kv(), clock, Box::new(OsRng));
     security.attach(server.reader());
     Ok((server, security))
 }

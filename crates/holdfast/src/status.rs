@@ -6,7 +6,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 
 use crate::cli::PlaceArgs;
-use crate::{CommandResult, instance, up};
+use crate::{CommandResult, datastore, instance, up};
 
 /// Ailing Pods and warnings shown; the rest is counted.
 const LINES_MAX: usize = 10;
@@ -22,6 +22,9 @@ pub fn run(place: &PlaceArgs) -> CommandResult {
         memory_of(pid),
         place.data_dir.display()
     );
+    if let Some(datastore) = datastore::read_note(&place.data_dir) {
+        println!("datastore: {datastore}");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let client = connect(place).await?;

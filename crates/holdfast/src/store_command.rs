@@ -28,6 +28,7 @@ const LOOKS_MAX: usize = 240;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 pub fn run(place: &PlaceArgs, command: &StoreCommand) -> CommandResult {
+    crate::datastore::refuse_outside(place, "use `etcdctl snapshot save` and `etcdutl snapshot restore` there")?;
     match command {
         StoreCommand::Snapshot(args) => block_on(save(place, args)),
         StoreCommand::Restore(args) => restore(place, args),

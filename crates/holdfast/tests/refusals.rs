@@ -297,3 +297,22 @@ fn a_running_server_goes_on_with_a_restored_state() {
     assert!(revision(&again) > revision(&saved) + 1_000_000, "{saved}{again}");
     drop(running);
 }
+
+#[test]
+fn a_datastore_that_cannot_be_used_is_named_and_nothing_is_written() {
+    let place = Place::new("datastore");
+    let nobody = format!("127.0.0.1:{}", free_ports()[0]);
+    let check = |args: &[&str], expect: &str| {
+        let line = place.refused("run", args);
+        assert!(line.contains(expect), "{args:?}: {line}");
+        assert!(!place.data().join("datastore").exists() && !place.data().join("store").exists());
+    };
+    check(&["--datastore", "postgres://u:p@h/db"], "postgres://u:p@h/db is no etcd; give etcd://HOST:PORT");
+    check(&["--datastore", &format!("etcd://{nobody}")], &format!("the datastore cannot be used: {nobody}: "));
+    check(&["--datastore", &format!("etcds://{nobody}")], "give --datastore-cafile");
+    check(
+        &["--datastore", &format!("etcds://{nobody}"), "--datastore-cafile", "/nonexistent/ca.crt"],
+        "--datastore-cafile /nonexistent/ca.crt: No such file",
+    );
+    check(&["--datastore", &format!("etcd://{nobody}"), "--datastore-cafile", "/dev/null"], "write etcds://");
+}

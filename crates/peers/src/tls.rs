@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, KeyPair};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ServerConfig};
+use tls::pem::{PemError, parse_chain, parse_key, parse_roots};
 
 use crate::PeerError;
 
@@ -73,24 +73,12 @@ impl PeerTls {
     }
 }
 
+impl From<PemError> for PeerError {
+    fn from(error: PemError) -> Self {
+        unusable(&error)
+    }
+}
+
 fn unusable(error: &dyn std::fmt::Display) -> PeerError {
     PeerError::Certificate { detail: error.to_string() }
-}
-
-fn parse_chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, PeerError> {
-    let chain = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
-    let chain = chain.map_err(|error| unusable(&error))?;
-    if chain.is_empty() { Err(unusable(&"no certificate in the PEM text")) } else { Ok(chain) }
-}
-
-fn parse_key(pem: &str) -> Result<PrivateKeyDer<'static>, PeerError> {
-    PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|error| unusable(&error))
-}
-
-fn parse_roots(pem: &str) -> Result<RootCertStore, PeerError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in parse_chain(pem)? {
-        roots.add(certificate).map_err(|error| unusable(&error))?;
-    }
-    Ok(roots)
 }

@@ -241,6 +241,14 @@ pub fn prefix_end(prefix: &[u8]) -> Option<Bytes> {
     Some(Bytes::from(end))
 }
 
+/// The smallest key greater than `key`: where a range that was cut short goes on.
+pub fn key_after(key: &[u8]) -> Bytes {
+    let mut next = Vec::with_capacity(key.len() + 1);
+    next.extend_from_slice(key);
+    next.push(0);
+    Bytes::from(next)
+}
+
 /// Whether `key` lies in the range of `start` and `end` (see [`RangeRequest::end`]).
 pub fn in_range(key: &[u8], start: &[u8], end: Option<&[u8]>) -> bool {
     match end {

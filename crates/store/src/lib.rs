@@ -63,7 +63,7 @@ pub use disk::{Disk, DiskFile, DiskLock, LockError};
 pub use error::{KvError, OpenError};
 pub use kv::{
     Compare, Delete, KeyValue, Kv, LeaseGranted, LeaseStatus, Op, OpResult, Put, RangeRequest, RangeResponse, Relation,
-    Target, Txn, TxnResponse, in_range, prefix_end,
+    Target, Txn, TxnResponse, in_range, key_after, prefix_end,
 };
 pub use peer::{LeaderView, MemberChange, MemberChangeError, MemberInfo, NoPeers, OutgoingSnapshot, Transport};
 pub use real_disk::RealDisk;

@@ -1,10 +1,11 @@
-//! TLS as every part of the project speaks it: one cryptography, and peers of whom no name is asked.
+//! TLS as every part of the project speaks it: one cryptography, PEM texts, and peers of whom no name is asked.
 //!
-//! Not here: files, certificates of our own (`apiserver/pki`), who may do what.
+//! Not here: files themselves, certificates of our own (`apiserver/pki`), who may do what.
 
 #![forbid(unsafe_code)]
 
 mod any_peer;
+pub mod pem;
 
 use std::sync::Arc;
 

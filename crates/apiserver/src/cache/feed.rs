@@ -17,7 +17,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use store::{Event, EventKind, KeyValue, Kv, KvError, RangeRequest, Watch, WatchRequest};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::{Change, Entry, JsonCopies, ResourceCache};
 use crate::stored::{self, Source};
@@ -25,6 +25,10 @@ use crate::stored::{self, Source};
 /// Keys of one read while the caches are filled.
 const PAGE: usize = 2_000;
 const ROOT: &[u8] = b"/registry/";
+
+/// A revision that has not come by then may be of a key that the watch does not see, such as the compaction's: it is asked
+/// how far it is.
+const ASK_AFTER: Duration = Duration::from_millis(50);
 
 /// A resource as the feed sees it.
 #[derive(Clone)]
@@ -47,6 +51,8 @@ pub struct Feed {
     order: tokio::sync::Mutex<()>,
     json_copies: Arc<JsonCopies>,
     asks: Asks,
+    /// Somebody waits for a revision that the watch has not told of by itself.
+    behind: Notify,
 }
 
 /// Questions for the newest revision: those that come while one is under way share the next.
@@ -84,6 +90,7 @@ impl Feed {
             order: tokio::sync::Mutex::new(()),
             json_copies: Arc::default(),
             asks: Asks::default(),
+            behind: Notify::new(),
         }
     }
 
@@ -109,12 +116,19 @@ impl Feed {
         if self.applied() >= revision {
             return Ok(());
         }
-        let (sender, receiver) = oneshot::channel();
+        let (sender, mut receiver) = oneshot::channel();
         self.lock_waiters().entry(revision).or_default().push(sender);
         if self.applied() >= revision {
             self.wake(self.applied());
         }
-        match tokio::time::timeout(patience, receiver).await {
+        let waited = match tokio::time::timeout(ASK_AFTER.min(patience), &mut receiver).await {
+            Ok(told) => Ok(told),
+            Err(_) => {
+                self.behind.notify_one();
+                tokio::time::timeout(patience.saturating_sub(ASK_AFTER), receiver).await
+            }
+        };
+        match waited {
             Ok(Ok(())) => Ok(()),
             _ if self.applied() >= revision => Ok(()),
             _ => Err(FeedError::Behind),
@@ -172,7 +186,7 @@ impl Feed {
                 }
             }
             match page.kvs.last() {
-                Some(last) if page.more => from = stored::key_after(&last.key),
+                Some(last) if page.more => from = store::key_after(&last.key),
                 _ => break,
             }
         }
@@ -194,7 +208,14 @@ impl Feed {
     pub async fn run(self: Arc<Self>, mut watch: Watch) {
         loop {
             let error = loop {
-                match watch.next_batch().await {
+                let next = tokio::select! {
+                    next = watch.next_batch() => next,
+                    () = self.behind.notified() => {
+                        watch.request_progress();
+                        continue;
+                    }
+                };
+                match next {
                     Ok(batch) => {
                         self.apply(batch.events);
                         self.set_applied(batch.revision);

@@ -65,6 +65,26 @@ fn a_key_file_is_made_once_and_a_damaged_one_is_an_error() {
     std::fs::remove_file(&path).unwrap();
 }
 
+#[test]
+fn a_given_file_is_followed_or_refused() {
+    let with = |text: &str| AesGcm::parse(Path::new("FILE"), text);
+    let identity_first = file(&[("key1", 1)]).replace("providers:\n", "providers:\n  - identity: {}\n");
+    let keys = with(&identity_first).unwrap();
+    assert_eq!(keys.seal(KEY, b"plain").unwrap(), "plain");
+    let sealed = self::keys(&[("key1", 1)]).seal(KEY, b"plain").unwrap();
+    assert_eq!(keys.open(KEY, sealed).unwrap(), "plain");
+    let more = file(&[("key1", 1)]).replace("[secrets]", "[secrets, configmaps]");
+    let message = with(&more).err().unwrap().to_string();
+    assert!(
+        message.ends_with("it names configmaps, but only secrets are encrypted here; take configmaps out"),
+        "{message}"
+    );
+    assert!(with(&file(&[("key1", 1)]).replace("aesgcm", "aescbc")).is_err());
+    let missing = AtRest::GivenKeys(std::env::temp_dir().join("holdfast-no-such-file")).open();
+    assert!(missing.err().unwrap().to_string().ends_with("holdfast-no-such-file does not exist"));
+    assert!(AtRest::Plain.open().unwrap().is_none());
+}
+
 proptest! {
     #[test]
     fn whatever_is_sealed_opens_only_in_its_place(plain in proptest::collection::vec(any::<u8>(), 0..200), flip in any::<usize>()) {

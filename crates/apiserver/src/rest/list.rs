@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures::stream;
 use http::{HeaderValue, Response, StatusCode};
 use serde::{Deserialize, Serialize};
-use store::{KvError, RangeRequest};
+use store::{KvError, RangeRequest, key_after};
 
 use super::Call;
 use super::select::Selection;
@@ -28,7 +28,7 @@ use crate::error::{ApiError, ListResume};
 use crate::negotiate::Representation;
 use crate::registry::write::kv_error;
 use crate::request::{ListOptions, VersionMatch, parse_list_options};
-use crate::stored::{key_after, parse_entry};
+use crate::stored::parse_entry;
 
 /// How long a read waits for a revision that has not come yet.
 const FRESH_PATIENCE: Duration = Duration::from_secs(3);

@@ -1,50 +1,65 @@
-//! The contract of `Kv` by example: what the property test's model leaves out.
+//! The contract of `Kv` by example, for every implementation: whoever tests one names it with [`contract!`].
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use base::ManualClock;
-use jiff::Timestamp;
 use store::{
-    Compare, Config, Delete, EventKind, Kv, KvError, Op, OpResult, Put, RangeRequest, Relation, SimDisk, Store, Target,
-    Txn, WatchRequest, prefix_end,
+    Compare, Delete, EventKind, Kv, KvError, Op, OpResult, Put, RangeRequest, Relation, Target, Txn, WatchRequest,
+    prefix_end,
 };
 
-fn open(disk: &SimDisk) -> Store {
-    let config = Config { checkpoint_log_bytes: 2000, segment_bytes: 2000, ..Config::default() };
-    Store::open(
-        config,
-        Arc::new(disk.clone()),
-        Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH)),
-        Arc::new(store::NoPeers),
-    )
-    .unwrap()
+/// One test for each example, on the fresh store that `$open.await` gives together with what must live as long.
+macro_rules! contract {
+    ($open:path: $($name:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $name() {
+                let (store, _alive) = $open().await;
+                by_example::$name(store).await;
+            }
+        )*
+    };
 }
 
-fn put(key: &str, value: &str, lease: i64) -> Op {
+/// All examples.
+macro_rules! whole_contract {
+    ($open:path) => {
+        contract! { $open:
+            a_transaction_is_one_revision_and_sees_its_own_writes
+            nested_transactions_are_decided_on_the_state_before
+            a_failed_transaction_changes_nothing
+            put_can_keep_the_value_or_the_lease
+            revoking_a_lease_deletes_its_keys_in_one_revision
+            a_watch_may_begin_in_the_future
+            many_writers_and_a_watch_agree
+            narrow_watches_miss_nothing_while_others_write
+            history_that_is_gone_is_named
+            a_range_comes_whole_and_as_of_one_revision
+        }
+    };
+}
+
+pub fn put(key: &str, value: &str, lease: i64) -> Op {
     Op::Put(Put { key: key.to_owned().into(), value: value.to_owned().into(), lease, ..Put::default() })
 }
 
-fn get(key: &str) -> RangeRequest {
+pub fn get(key: &str) -> RangeRequest {
     RangeRequest { key: key.to_owned().into(), ..RangeRequest::default() }
 }
 
-fn is(key: &str, target: Target) -> Compare {
+pub fn is(key: &str, target: Target) -> Compare {
     Compare { key: key.to_owned().into(), end: None, relation: Relation::Equal, target }
 }
 
 /// `key=value` of all keys.
-async fn dump(store: &Store) -> String {
+pub async fn dump(store: &dyn Kv) -> String {
     let all = RangeRequest { key: "\0".into(), end: Some("\0".into()), ..RangeRequest::default() };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let kvs = store.range(all).await.unwrap().kvs;
     kvs.iter().map(|kv| format!("{}={}", text(&kv.key), text(&kv.value))).collect::<Vec<_>>().join(" ")
 }
 
-#[tokio::test]
-async fn a_transaction_is_one_revision_and_sees_its_own_writes() {
-    let store = open(&SimDisk::new());
+pub async fn a_transaction_is_one_revision_and_sees_its_own_writes(store: Arc<dyn Kv>) {
     let txn = Txn { success: vec![put("a", "1", 0), Op::Range(get("a")), put("b", "2", 0)], ..Txn::default() };
     let response = store.txn(txn).await.unwrap();
     assert_eq!((response.revision, response.succeeded), (2, true));
@@ -52,9 +67,7 @@ async fn a_transaction_is_one_revision_and_sees_its_own_writes() {
     assert_eq!((range.revision, range.kvs[0].mod_revision, range.kvs[0].version), (2, 2, 1));
 }
 
-#[tokio::test]
-async fn nested_transactions_are_decided_on_the_state_before() {
-    let store = open(&SimDisk::new());
+pub async fn nested_transactions_are_decided_on_the_state_before(store: Arc<dyn Kv>) {
     store.txn(Txn::of(put("a", "1", 0))).await.unwrap();
     let nested =
         |compare, yes, no| Op::Txn(Box::new(Txn { compares: vec![compare], success: vec![yes], failure: vec![no] }));
@@ -67,7 +80,7 @@ async fn nested_transactions_are_decided_on_the_state_before() {
         put("c", "", 0),
     );
     let response = store.txn(Txn { success: vec![first, inner, other], ..Txn::default() }).await.unwrap();
-    assert_eq!(dump(&store).await, "a=2 b=old");
+    assert_eq!(dump(&*store).await, "a=2 b=old");
     let OpResult::Txn(inner) = &response.results[1] else { panic!("{response:?}") };
     assert_eq!((inner.revision, inner.succeeded), (3, true));
     // The two branches of a nested transaction may write the same key, but not one that is written outside.
@@ -76,28 +89,13 @@ async fn nested_transactions_are_decided_on_the_state_before() {
     assert_eq!(store.txn(duplicate).await, Err(KvError::DuplicateKey));
 }
 
-#[tokio::test]
-async fn a_failed_transaction_changes_nothing() {
-    let store = open(&SimDisk::new());
+pub async fn a_failed_transaction_changes_nothing(store: Arc<dyn Kv>) {
     let txn = Txn { success: vec![put("a", "1", 0), put("b", "1", 42)], ..Txn::default() };
     assert_eq!(store.txn(txn).await, Err(KvError::LeaseNotFound { id: 42 }));
-    assert_eq!((dump(&store).await.as_str(), store.status().await.unwrap().revision), ("", 1));
+    assert_eq!((dump(&*store).await.as_str(), store.status().await.unwrap().revision), ("", 1));
 }
 
-#[tokio::test]
-async fn a_transaction_that_only_reads_is_no_revision_and_no_log_entry() {
-    let disk = SimDisk::new();
-    let store = open(&disk);
-    store.txn(Txn::of(put("a", "1", 0))).await.unwrap();
-    let operations = disk.operations();
-    let txn = Txn { compares: vec![is("a", Target::Version(1))], success: vec![Op::Range(get("a"))], ..Txn::default() };
-    let response = store.txn(txn).await.unwrap();
-    assert_eq!((response.revision, response.succeeded, disk.operations()), (2, true, operations));
-}
-
-#[tokio::test]
-async fn put_can_keep_the_value_or_the_lease() {
-    let store = open(&SimDisk::new());
+pub async fn put_can_keep_the_value_or_the_lease(store: Arc<dyn Kv>) {
     let lease = store.lease_grant(7, 60).await.unwrap().id;
     store.txn(Txn::of(put("a", "1", lease))).await.unwrap();
     let keep_lease = Put { key: "a".into(), value: "2".into(), ignore_lease: true, ..Put::default() };
@@ -111,9 +109,7 @@ async fn put_can_keep_the_value_or_the_lease() {
     assert_eq!(store.lease_time_to_live(7).await.unwrap().keys.len(), 0);
 }
 
-#[tokio::test]
-async fn revoking_a_lease_deletes_its_keys_in_one_revision() {
-    let store = open(&SimDisk::new());
+pub async fn revoking_a_lease_deletes_its_keys_in_one_revision(store: Arc<dyn Kv>) {
     store.lease_grant(7, 60).await.unwrap();
     assert_eq!(store.lease_grant(7, 60).await, Err(KvError::LeaseExists { id: 7 }));
     for key in ["a", "b", "c"] {
@@ -123,7 +119,7 @@ async fn revoking_a_lease_deletes_its_keys_in_one_revision() {
     let request = WatchRequest { key: "a".into(), end: prefix_end(b"z"), start_revision: 6, ..WatchRequest::default() };
     let mut watch = store.watch(request).await.unwrap();
     store.lease_revoke(7).await.unwrap();
-    assert_eq!(dump(&store).await, "b=detached");
+    assert_eq!(dump(&*store).await, "b=detached");
     let batch = watch.next_batch().await.unwrap();
     let seen: Vec<_> = batch.events.iter().map(|e| (e.kind, e.kv.mod_revision)).collect();
     assert_eq!(seen, [(EventKind::Delete, 6), (EventKind::Delete, 6)]);
@@ -133,46 +129,7 @@ async fn revoking_a_lease_deletes_its_keys_in_one_revision() {
     assert_eq!(store.leases().await, Ok(vec![chosen]));
 }
 
-#[tokio::test]
-async fn history_watches_and_leases_survive_a_restart() {
-    let disk = SimDisk::new();
-    let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
-    let config = Config { checkpoint_log_bytes: 1000, segment_bytes: 1000, ..Config::default() };
-    let open = || Store::open(config.clone(), Arc::new(disk.clone()), clock.clone(), Arc::new(store::NoPeers)).unwrap();
-    let store = open();
-    store.lease_grant(7, 60).await.unwrap();
-    store.txn(Txn::of(put("leased", "1", 7))).await.unwrap();
-    for n in 0..100 {
-        store.txn(Txn::of(put("a", &n.to_string(), 0))).await.unwrap();
-    }
-    store.compact(50).await.unwrap();
-    store.close();
-    assert!(disk.content(&checkpoint(&disk)).is_some());
-    clock.advance(Duration::from_secs(1000));
-    let store = open();
-    let old = store.range(RangeRequest { revision: 60, ..get("a") }).await.unwrap();
-    assert_eq!((old.revision, old.kvs[0].value.as_ref()), (102, &b"57"[..]));
-    let request = WatchRequest { key: "a".into(), start_revision: 50, prev_kv: true, ..WatchRequest::default() };
-    let batch = store.watch(request).await.unwrap().next_batch().await.unwrap();
-    assert_eq!((batch.events.len(), batch.revision, batch.events[0].kv.mod_revision), (53, 102, 50));
-    assert_eq!(batch.events[1].prev_kv.as_ref().unwrap(), &batch.events[0].kv);
-    // Nobody could renew while the store was down: a full time to live.
-    let status = store.lease_time_to_live(7).await.unwrap();
-    assert_eq!((status.remaining_seconds, status.keys), (60, vec!["leased".into()]));
-    assert_eq!(
-        store.range(RangeRequest { revision: 49, ..get("a") }).await,
-        Err(KvError::Compacted { compact_revision: 50 })
-    );
-}
-
-fn checkpoint(disk: &SimDisk) -> String {
-    use store::Disk;
-    disk.list().unwrap().into_iter().find(|name| name.starts_with("checkpoint-")).unwrap()
-}
-
-#[tokio::test]
-async fn a_watch_may_begin_in_the_future() {
-    let store = open(&SimDisk::new());
+pub async fn a_watch_may_begin_in_the_future(store: Arc<dyn Kv>) {
     let request = WatchRequest { key: "a".into(), start_revision: 4, ..WatchRequest::default() };
     let mut watch = store.watch(request).await.unwrap();
     for value in ["1", "2", "3"] {
@@ -182,9 +139,7 @@ async fn a_watch_may_begin_in_the_future() {
     assert_eq!((batch.events.len(), batch.events[0].kv.value.as_ref()), (1, &b"3"[..]));
 }
 
-#[tokio::test]
-async fn many_writers_and_a_watch_agree() {
-    let store = Arc::new(open(&SimDisk::new()));
+pub async fn many_writers_and_a_watch_agree(store: Arc<dyn Kv>) {
     let request = WatchRequest { key: "k".into(), end: prefix_end(b"k"), ..WatchRequest::default() };
     let mut watch = store.watch(request).await.unwrap();
     let writers = (0..32).map(|writer| {
@@ -208,9 +163,8 @@ async fn many_writers_and_a_watch_agree() {
     assert_eq!(store.status().await.unwrap().watchers, 0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn narrow_watches_miss_nothing_while_others_write() {
-    let store = Arc::new(open(&SimDisk::new()));
+pub async fn narrow_watches_miss_nothing_while_others_write(store: Arc<dyn Kv>) {
+    const WRITES: i64 = 100;
     let watchers = (0..16).map(|watcher| {
         let store = Arc::clone(&store);
         tokio::spawn(async move {
@@ -221,7 +175,7 @@ async fn narrow_watches_miss_nothing_while_others_write() {
             let request = WatchRequest { key: key.into(), end, start_revision: 1, prev_kv: false };
             let mut watch = store.watch(request).await.unwrap();
             let (mut seen, mut last) = (0, 0);
-            while seen < keys * 200 {
+            while seen < keys * WRITES {
                 watch.request_progress();
                 let batch = watch.next_batch().await.unwrap();
                 for event in batch.events {
@@ -237,12 +191,47 @@ async fn narrow_watches_miss_nothing_while_others_write() {
     let writers = (0..17).map(|writer| {
         let store = Arc::clone(&store);
         tokio::spawn(async move {
-            for n in 0..200 {
+            for n in 0..WRITES {
                 store.txn(Txn::of(put(&format!("k{writer:02}"), &n.to_string(), 0))).await.unwrap();
             }
         })
     });
     futures::future::join_all(writers.collect::<Vec<_>>()).await;
     let seen: i64 = futures::future::join_all(watchers).await.into_iter().map(Result::unwrap).sum();
-    assert_eq!(seen, 8 * 400 + 8 * 200);
+    assert_eq!(seen, 24 * WRITES);
+}
+
+pub async fn history_that_is_gone_is_named(store: Arc<dyn Kv>) {
+    for n in 0..10 {
+        store.txn(Txn::of(put("a", &n.to_string(), 0))).await.unwrap();
+    }
+    store.compact(5).await.unwrap();
+    let gone = KvError::Compacted { compact_revision: 5 };
+    assert_eq!(store.range(RangeRequest { revision: 4, ..get("a") }).await, Err(gone.clone()));
+    assert_eq!(store.compact(5).await, Err(gone.clone()));
+    let from = |start_revision| WatchRequest { key: "a".into(), start_revision, ..WatchRequest::default() };
+    assert_eq!(store.watch(from(4)).await.err(), Some(gone));
+    let batch = store.watch(from(5)).await.unwrap().next_batch().await.unwrap();
+    assert_eq!((batch.events[0].kv.mod_revision, batch.events[0].kv.value.as_ref()), (5, &b"3"[..]));
+    let future = store.range(RangeRequest { revision: 99, ..get("a") }).await;
+    assert_eq!(future, Err(KvError::FutureRevision { revision: 11 }));
+    assert_eq!(store.status().await.unwrap().compact_revision, 5);
+}
+
+/// More keys than anybody sends at once.
+pub async fn a_range_comes_whole_and_as_of_one_revision(store: Arc<dyn Kv>) {
+    for batch in 0..50 {
+        let success = (0..100).map(|n| put(&format!("k{batch:02}{n:02}"), "v", 0)).collect();
+        store.txn(Txn { success, ..Txn::default() }).await.unwrap();
+    }
+    let all = RangeRequest { key: "k".into(), end: prefix_end(b"k"), ..RangeRequest::default() };
+    let whole = store.range(all.clone()).await.unwrap();
+    assert_eq!((whole.kvs.len(), whole.count, whole.more, whole.revision), (5000, 5000, false, 51));
+    assert!(whole.kvs.is_sorted_by(|a, b| a.key < b.key));
+    let most = store.range(RangeRequest { limit: 4321, ..all.clone() }).await.unwrap();
+    assert_eq!((most.kvs.len(), most.count, most.more), (4321, 5000, true));
+    let before = store.range(RangeRequest { revision: 41, ..all.clone() }).await.unwrap();
+    assert_eq!((before.kvs.len(), before.revision), (4000, 51));
+    let counted = store.range(RangeRequest { count_only: true, ..all }).await.unwrap();
+    assert_eq!((counted.kvs.len(), counted.count), (0, 5000));
 }

@@ -1,0 +1,414 @@
+//! An outside etcd as the store: [`store::Kv`] over etcd's v3 gRPC API.
+//!
+//! ```text
+//! store::Kv --words--> links (one connection, the next server when it fails) --gRPC--> etcd 3.4 or newer
+//! ```
+//!
+//! Invariants: a write is sent once; it goes to another server only if the first has certainly not taken it up, and what
+//! nobody knows is [`KvError::Unavailable`]. Reads are repeated, once a server. Long ranges are read in pages of one revision.
+//! Nothing is asked of a cluster whose id is another than at the start.
+//! Not here: who compacts (the API server), files and flags (the binary), membership (etcd's own affair).
+
+mod address;
+mod dial;
+mod failure;
+mod links;
+mod watching;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, join_all};
+use prost::Message as _;
+use store::{
+    Kv, KvError, LeaseGranted, LeaseStatus, RangeRequest, RangeResponse, Txn, TxnResponse, Watch, WatchRequest,
+    key_after,
+};
+use tls::pem::PemError;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+pub use address::{Address, AddressError, Addresses};
+pub use dial::TlsTexts;
+
+use crate::listener::LEADER_WANTED;
+use crate::proto::etcdserverpb as pb;
+use crate::proto::etcdserverpb::kv_client::KvClient;
+use crate::proto::etcdserverpb::lease_client::LeaseClient;
+use crate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use crate::range_options::{parse_response, wire_range};
+use crate::refusals::{COMPACTED, FUTURE_REVISION};
+use crate::txn_words::{parse_txn_response, wire_txn};
+use failure::{About, Failure, error_of, with_remedy};
+use links::Links;
+
+/// Longer than etcd itself takes to say that the cluster does not answer (7 s).
+const REQUEST_WITHIN: Duration = Duration::from_secs(10);
+/// Keys that are asked for at once.
+const PAGE: usize = 2_000;
+/// etcd's own client's bound; lists are large.
+const MESSAGE_BYTES_MAX: usize = i32::MAX as usize;
+
+/// An etcd cluster that somebody else runs. Cheap to clone.
+#[derive(Clone)]
+pub struct RemoteStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    links: Links,
+    cluster_id: u64,
+    watches: AtomicU64,
+}
+
+/// Why an etcd cannot be the store.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("{given} speaks TLS, but nothing says whose certificates to believe; give --datastore-cafile")]
+    NoAuthority { given: String },
+    #[error("a certificate for the datastore cannot be used: {0}")]
+    Certificate(#[from] PemError),
+    #[error("the datastore cannot be used: {0}; see `etcdctl endpoint health`")]
+    Unusable(String),
+    #[error("the datastore's servers are of different clusters: {0}; name the servers of one")]
+    Clusters(String),
+}
+
+impl RemoteStore {
+    /// Asks every server once. One that answers is enough; those that don't are logged.
+    pub async fn connect(addresses: &Addresses, tls: Option<&TlsTexts>) -> Result<Self, ConnectError> {
+        let tls = match (addresses.secure, tls) {
+            (false, _) => None,
+            (true, Some(texts)) => Some(dial::connector(texts)?),
+            (true, None) => return Err(ConnectError::NoAuthority { given: addresses.to_string() }),
+        };
+        let (mut living, mut dead, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+        let asked = addresses.servers.iter().map(|server| ask_cluster(server, tls.as_ref()));
+        for (server, answer) in addresses.servers.iter().zip(join_all(asked).await) {
+            match answer {
+                Ok(id) => {
+                    living.push(server.clone());
+                    ids.push((id, server));
+                }
+                Err(error) => dead.push((server.clone(), format!("{server}: {error}"))),
+            }
+        }
+        let reasons = dead.iter().map(|(_, reason)| reason.as_str()).collect::<Vec<_>>().join("; ");
+        let Some((cluster_id, _)) = ids.first().copied() else { return Err(ConnectError::Unusable(reasons)) };
+        if ids.iter().any(|(id, _)| *id != cluster_id) {
+            let each = ids.iter().map(|(id, server)| format!("{server} of {id:x}")).collect::<Vec<_>>();
+            return Err(ConnectError::Clusters(each.join(", ")));
+        }
+        if !dead.is_empty() {
+            tracing::warn!("some of the datastore's servers don't answer: {reasons}");
+        }
+        living.extend(dead.into_iter().map(|(server, _)| server));
+        let links = Links::new(living, tls);
+        Ok(Self { shared: Arc::new(Shared { links, cluster_id, watches: AtomicU64::new(0) }) })
+    }
+}
+
+/// The id of the cluster that a server belongs to, once that can agree on something.
+async fn ask_cluster(server: &Address, tls: Option<&TlsConnector>) -> Result<u64, String> {
+    let channel = dial::dial(server, tls).await.map_err(|error| with_remedy(&error.to_string()))?;
+    let asked = range_once(channel, wire_range(&any_key()));
+    let answer = timeout(REQUEST_WITHIN, asked).await.map_err(|_| silent())?;
+    let answer = answer.map_err(|status| with_remedy(&failure::describe(&status)))?.into_inner();
+    answer.header.map(|header| header.cluster_id).ok_or_else(|| with_remedy("it does not speak HTTP/2 as etcd does"))
+}
+
+fn silent() -> String {
+    format!("no answer within {} s", REQUEST_WITHIN.as_secs())
+}
+
+fn any_key() -> RangeRequest {
+    RangeRequest { key: Bytes::from_static(b"\0"), count_only: true, ..RangeRequest::default() }
+}
+
+/// A request that a server without a leader refuses at once.
+fn wanting_leader<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert(LEADER_WANTED, tonic::metadata::MetadataValue::from_static("true"));
+    request
+}
+
+async fn range_once(channel: Channel, request: pb::RangeRequest) -> Result<Response<pb::RangeResponse>, Status> {
+    KvClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).range(wanting_leader(request)).await
+}
+
+/// Whether a request may be sent again when nobody knows what became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    /// It reads, or doing it twice is doing it once.
+    Safe,
+    Never,
+}
+
+/// Why a request has no answer.
+enum Refusal {
+    ByEtcd(Status),
+    Other(KvError),
+}
+
+impl Shared {
+    /// Asks the server in use, and others as far as [`Repeat`] and the failure allow.
+    async fn ask<T, F>(&self, repeat: Repeat, call: impl Fn(Channel) -> F) -> Result<T, Refusal>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut reason: Arc<str> = "".into();
+        for _ in 0..self.links.attempts() {
+            let link = self.links.link().await.map_err(|reason| Refusal::Other(KvError::Unavailable { reason }))?;
+            let failed = match timeout(REQUEST_WITHIN, call(link.channel.clone())).await {
+                Ok(Ok(answer)) => return Ok(answer.into_inner()),
+                Ok(Err(status)) => Failure::of(status),
+                Err(_) => Failure::Unknown(silent()),
+            };
+            let (why, again) = match failed {
+                Failure::Refused(status) => return Err(Refusal::ByEtcd(status)),
+                Failure::NotTaken(why) => (why, true),
+                Failure::Unknown(why) => (why, repeat == Repeat::Safe),
+            };
+            tracing::debug!(server = %link.server, why, again, "the datastore has not answered");
+            self.links.give_up(&link).await;
+            reason = format!("{}: {why}", link.server).into();
+            if !again {
+                break;
+            }
+        }
+        Err(Refusal::Other(KvError::Unavailable { reason }))
+    }
+
+    /// The store's error. Etcd says that a revision is gone or not there yet, but not which ones are: that is asked.
+    async fn explain(&self, refusal: Refusal, about: About) -> KvError {
+        match refusal {
+            Refusal::Other(error) => error,
+            Refusal::ByEtcd(status) if status.message() == COMPACTED.1 => match self.compact_revision().await {
+                Ok(compact_revision) => KvError::Compacted { compact_revision },
+                Err(error) => error,
+            },
+            Refusal::ByEtcd(status) if status.message() == FUTURE_REVISION.1 => match self.range(any_key()).await {
+                Ok(found) => KvError::FutureRevision { revision: found.revision },
+                Err(error) => error,
+            },
+            Refusal::ByEtcd(status) => error_of(&status, about),
+        }
+    }
+
+    /// Reads one page. Boxed, because explaining a refusal reads in turn.
+    fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, KvError>> {
+        async move {
+            let message = wire_range(&request);
+            match self.ask(Repeat::Safe, |channel| range_once(channel, message.clone())).await {
+                Ok(answer) => {
+                    self.check_cluster(answer.header.as_ref())?;
+                    Ok(parse_response(answer, 0))
+                }
+                Err(refusal) => Err(self.explain(refusal, About::default()).await),
+            }
+        }
+        .boxed()
+    }
+
+    /// Reads as many pages as the request needs, all as of the first one's revision.
+    async fn range_in_pages(&self, request: RangeRequest) -> Result<RangeResponse, KvError> {
+        let room = |found: usize| if request.limit == 0 { PAGE } else { PAGE.min(request.limit - found) };
+        let mut whole = self.range(RangeRequest { limit: room(0), ..request.clone() }).await?;
+        while whole.more && (request.limit == 0 || whole.kvs.len() < request.limit) && !request.count_only {
+            let Some(last) = whole.kvs.last() else { break };
+            let next = RangeRequest {
+                key: key_after(&last.key),
+                revision: if request.revision > 0 { request.revision } else { whole.revision },
+                limit: room(whole.kvs.len()),
+                // Another server may be asked for this page, and must not be behind the first one.
+                serializable: false,
+                ..request.clone()
+            };
+            let page = self.range(next).await?;
+            whole.kvs.extend(page.kvs);
+            whole.more = page.more;
+        }
+        Ok(whole)
+    }
+
+    async fn txn(&self, txn: Txn) -> Result<TxnResponse, KvError> {
+        let message = wire_txn(&txn);
+        let about = About::txn(&txn, message.encoded_len());
+        let call = |channel| {
+            let request = wanting_leader(message.clone());
+            async move { KvClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).txn(request).await }
+        };
+        match self.ask(Repeat::Never, call).await {
+            Ok(answer) => Ok(parse_txn_response(answer, 0)),
+            Err(refusal) => Err(self.explain(refusal, about).await),
+        }
+    }
+
+    async fn compact(&self, revision: i64) -> Result<(), KvError> {
+        let call = |channel| async move {
+            KvClient::new(channel).compact(wanting_leader(pb::CompactionRequest { revision, physical: false })).await
+        };
+        match self.ask(Repeat::Never, call).await {
+            Ok(_) => Ok(()),
+            Err(refusal) => Err(self.explain(refusal, About::default()).await),
+        }
+    }
+
+    async fn lease_grant(&self, id: i64, ttl_seconds: i64) -> Result<LeaseGranted, KvError> {
+        if ttl_seconds < 1 || id < 0 {
+            return Err(KvError::LeaseTtl { ttl_seconds });
+        }
+        let call = |channel| async move {
+            LeaseClient::new(channel).lease_grant(wanting_leader(pb::LeaseGrantRequest { ttl: ttl_seconds, id })).await
+        };
+        match self.ask(Repeat::Never, call).await {
+            Ok(granted) => Ok(LeaseGranted { id: granted.id, ttl_seconds: granted.ttl }),
+            Err(refusal) => Err(self.explain(refusal, About { lease: id, ttl_seconds, bytes: 0 }).await),
+        }
+    }
+
+    async fn lease_revoke(&self, id: i64) -> Result<(), KvError> {
+        let call = |channel| async move {
+            LeaseClient::new(channel).lease_revoke(wanting_leader(pb::LeaseRevokeRequest { id })).await
+        };
+        match self.ask(Repeat::Never, call).await {
+            Ok(_) => Ok(()),
+            Err(refusal) => Err(self.explain(refusal, About::lease(id)).await),
+        }
+    }
+
+    async fn lease_keep_alive(&self, id: i64) -> Result<i64, KvError> {
+        let call = |channel| async move {
+            let asks = futures::stream::iter([pb::LeaseKeepAliveRequest { id }]);
+            let mut answers = LeaseClient::new(channel).lease_keep_alive(wanting_leader(asks)).await?.into_inner();
+            let answer = answers.message().await?;
+            answer.map(Response::new).ok_or_else(|| Status::unavailable("the stream ended without an answer"))
+        };
+        match self.ask(Repeat::Safe, call).await {
+            Ok(answer) if answer.ttl > 0 => Ok(answer.ttl),
+            Ok(_) => Err(KvError::LeaseNotFound { id }),
+            Err(refusal) => Err(self.explain(refusal, About::lease(id)).await),
+        }
+    }
+
+    async fn lease_time_to_live(&self, id: i64) -> Result<LeaseStatus, KvError> {
+        let call = |channel| async move {
+            let request = wanting_leader(pb::LeaseTimeToLiveRequest { id, keys: true });
+            LeaseClient::new(channel).lease_time_to_live(request).await
+        };
+        match self.ask(Repeat::Safe, call).await {
+            Ok(answer) if answer.ttl >= 0 => {
+                let mut keys: Vec<Bytes> = answer.keys;
+                keys.sort();
+                let (granted_ttl_seconds, remaining_seconds) = (answer.granted_ttl, answer.ttl);
+                Ok(LeaseStatus { id, granted_ttl_seconds, remaining_seconds, keys })
+            }
+            Ok(_) => Err(KvError::LeaseNotFound { id }),
+            Err(refusal) => Err(self.explain(refusal, About::lease(id)).await),
+        }
+    }
+
+    async fn leases(&self) -> Result<Vec<i64>, KvError> {
+        let call = |channel| async move {
+            LeaseClient::new(channel).lease_leases(wanting_leader(pb::LeaseLeasesRequest {})).await
+        };
+        match self.ask(Repeat::Safe, call).await {
+            Ok(answer) => {
+                let mut ids: Vec<i64> = answer.leases.iter().map(|lease| lease.id).collect();
+                ids.sort_unstable();
+                Ok(ids)
+            }
+            Err(refusal) => Err(self.explain(refusal, About::default()).await),
+        }
+    }
+
+    /// What etcd tells of the server in use; its disk and its log are its own affair.
+    async fn status(&self) -> Result<store::Status, KvError> {
+        let call =
+            |channel| async move { MaintenanceClient::new(channel).status(Request::new(pb::StatusRequest {})).await };
+        let answer = match self.ask(Repeat::Safe, call).await {
+            Ok(answer) => answer,
+            Err(refusal) => return Err(self.explain(refusal, About::default()).await),
+        };
+        let header = answer.header.unwrap_or_default();
+        let all = RangeRequest { end: Some(Bytes::new()), ..any_key() };
+        let number = |bytes: i64| u64::try_from(bytes).unwrap_or_default();
+        Ok(store::Status {
+            cluster_id: header.cluster_id,
+            member_id: header.member_id,
+            revision: header.revision,
+            compact_revision: self.compact_revision().await?,
+            term: answer.raft_term,
+            committed_index: answer.raft_index,
+            applied_index: answer.raft_applied_index,
+            leader: answer.leader,
+            is_learner: answer.is_learner,
+            keys: number(self.range(all).await?.count),
+            db_bytes: number(answer.db_size),
+            live_bytes: number(answer.db_size_in_use),
+            quota_bytes: number(answer.db_size_quota),
+            leases: self.leases().await?.len() as u64,
+            watchers: self.watches.load(Ordering::Relaxed),
+            ..store::Status::default()
+        })
+    }
+
+    /// Refuses the answer of a server that now belongs to another cluster.
+    fn check_cluster(&self, header: Option<&pb::ResponseHeader>) -> Result<(), KvError> {
+        match header {
+            Some(header) if header.cluster_id != self.cluster_id => {
+                let (found, ours) = (header.cluster_id, self.cluster_id);
+                let reason = format!("it is another etcd cluster now ({found:x}) than at the start ({ours:x})");
+                Err(KvError::Unavailable { reason: reason.into() })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Kv for RemoteStore {
+    fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, KvError>> {
+        self.shared.range_in_pages(request).boxed()
+    }
+
+    fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, KvError>> {
+        self.shared.txn(txn).boxed()
+    }
+
+    fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Watch, KvError>> {
+        watching::open(Arc::clone(&self.shared), request).boxed()
+    }
+
+    fn compact(&self, revision: i64) -> BoxFuture<'_, Result<(), KvError>> {
+        self.shared.compact(revision).boxed()
+    }
+
+    fn lease_grant(&self, id: i64, ttl_seconds: i64) -> BoxFuture<'_, Result<LeaseGranted, KvError>> {
+        self.shared.lease_grant(id, ttl_seconds).boxed()
+    }
+
+    fn lease_revoke(&self, id: i64) -> BoxFuture<'_, Result<(), KvError>> {
+        self.shared.lease_revoke(id).boxed()
+    }
+
+    fn lease_keep_alive(&self, id: i64) -> BoxFuture<'_, Result<i64, KvError>> {
+        self.shared.lease_keep_alive(id).boxed()
+    }
+
+    fn lease_time_to_live(&self, id: i64) -> BoxFuture<'_, Result<LeaseStatus, KvError>> {
+        self.shared.lease_time_to_live(id).boxed()
+    }
+
+    fn leases(&self) -> BoxFuture<'_, Result<Vec<i64>, KvError>> {
+        self.shared.leases().boxed()
+    }
+
+    fn status(&self) -> BoxFuture<'_, Result<store::Status, KvError>> {
+        self.shared.status().boxed()
+    }
+}
