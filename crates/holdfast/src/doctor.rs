@@ -17,7 +17,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
-use base::{Clock as _, SystemClock};
+use base::{Clock as _, SystemClock, with_causes};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::ListParams;
@@ -29,7 +29,7 @@ pub use figures::{FigureRoutes, Figures};
 use findings::{Finding, Here, Seen, Server, diagnose};
 
 use crate::cli::PlaceArgs;
-use crate::{CommandResult, describe, instance, up};
+use crate::{CommandResult, instance, up};
 
 /// For each question to each server.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -63,7 +63,7 @@ async fn look(place: &PlaceArgs) -> Seen {
         }
     };
     seen.here.port = config.cluster_url.port_u16();
-    let api = Client::try_from(config.clone()).map_err(|error| describe(&error));
+    let api = Client::try_from(config.clone()).map_err(|error| with_causes(&error));
     let members = match &api {
         Ok(client) => ask(client, apiserver::join::MEMBERS_PATH).await,
         Err(error) => Err(error.clone()),
@@ -109,16 +109,16 @@ fn last_error(log: &Path) -> Option<String> {
 
 async fn admin_config(place: &PlaceArgs) -> Result<Config, String> {
     let path = up::admin_kubeconfig(&place.data_dir);
-    let kubeconfig = Kubeconfig::read_from(&path).map_err(|error| describe(&error))?;
+    let kubeconfig = Kubeconfig::read_from(&path).map_err(|error| with_causes(&error))?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-    config.map_err(|error| describe(&error))
+    config.map_err(|error| with_causes(&error))
 }
 
 async fn ask(client: &Client, path: &str) -> Result<Value, String> {
     let request = http::Request::get(path).body(Vec::new()).map_err(|error| error.to_string())?;
     let answer = tokio::time::timeout(ANSWER_WITHIN, client.request::<Value>(request)).await;
     let late = |_| format!("no answer within {} s", ANSWER_WITHIN.as_secs());
-    answer.map_err(late)?.map_err(|error| describe(&error))
+    answer.map_err(late)?.map_err(|error| with_causes(&error))
 }
 
 /// A member's own figures, from itself.
@@ -130,7 +130,7 @@ async fn ask_server(config: &Config, member: &Value) -> Server {
     let figures = async {
         let mut config = config.clone();
         config.cluster_url = url.parse().map_err(|_| "it has told no address yet".to_owned())?;
-        let client = Client::try_from(config).map_err(|error| describe(&error))?;
+        let client = Client::try_from(config).map_err(|error| with_causes(&error))?;
         let answer = ask(&client, figures::PATH).await?;
         Figures::parse(&answer).ok_or_else(|| "its answer is not understood; it may be of another version".to_owned())
     };
@@ -149,7 +149,7 @@ where
     match tokio::time::timeout(ANSWER_WITHIN, api.list(&ListParams::default())).await {
         Ok(Ok(list)) => list.items,
         Ok(Err(error)) => {
-            unanswered.push(format!("{}: {}", K::plural(&()), describe(&error)));
+            unanswered.push(format!("{}: {}", K::plural(&()), with_causes(&error)));
             Vec::new()
         }
         Err(_) => {

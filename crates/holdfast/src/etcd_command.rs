@@ -18,13 +18,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use crate::CommandResult;
 use crate::cli::parse_duration;
 use crate::etcd_cluster::{self, EtcdClusterArgs};
 use crate::etcd_listen::{
     Bound, EtcdFlagsError, Listen, PeerTlsFiles, TlsFiles, bind_all, load_peer_tls, load_tls, parse_url, serve_all,
 };
 use crate::run::{self, start_log, wait_for_signal};
-use crate::{CommandResult, describe};
 
 /// Inside of `--data-dir`.
 const STORE_DIRECTORY: &str = "holdfast";
@@ -250,7 +250,7 @@ fn has_data(directory: &Path) -> bool {
 }
 
 fn restore(directory: &Path, file: &Path) -> CommandResult {
-    let named = |error: &dyn std::error::Error| format!("{}: {}", file.display(), describe(error));
+    let named = |error: &dyn std::error::Error| format!("{}: {}", file.display(), base::with_causes(error));
     let opened = File::open(file).map_err(|error| named(&error))?;
     let content = etcd::snapshot::read_snapshot(opened).map_err(|error| named(&error))?;
     let revision = content.revision;

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     match run_command(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("holdfast: {}", describe(&*error));
+            eprintln!("holdfast: {}", base::with_causes(&*error));
             ExitCode::FAILURE
         }
     }
@@ -72,21 +72,6 @@ fn run_command(command: Command) -> CommandResult {
         Command::Store { place, command } => store_command::run(&place, &command),
         Command::Member { place, command } => join::run_member(&place, &command),
     }
-}
-
-/// An error and its causes in one line.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 /// The kubeconfig that kubectl would use.

@@ -32,7 +32,7 @@ where
         match ended {
             Ok(Ok(())) => info!(component = name, "ended; starting it again"),
             Ok(Err(e)) => {
-                let why = crate::describe(&e);
+                let why = base::with_causes(&e);
                 error!(component = name, "failed: {why}; starting it again in {backoff:?}");
                 // Whoever waits for readiness learns what to cure, once.
                 if std::mem::take(&mut first) {

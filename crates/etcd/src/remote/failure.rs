@@ -134,18 +134,12 @@ pub(super) fn describe(status: &Status) -> String {
     }
 }
 
-/// An error and its causes in one line.
+/// An error and its causes in one line, without the frame that tonic puts around them.
 pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let words = inner.to_string();
-        if !text.contains(&words) {
-            text = if text == "transport error" { words } else { format!("{text}: {words}") };
-        }
-        cause = inner.source();
+    match error.source() {
+        Some(inner) if error.to_string() == "transport error" => chain(inner),
+        _ => base::with_causes(error),
     }
-    text
 }
 
 fn is_unsent(status: &Status) -> bool {
