@@ -6,7 +6,7 @@
 //!
 //! Invariants: a write is sent once; it goes to another server only if the first has certainly not taken it up, and what
 //! nobody knows is [`KvError::Unavailable`]. Reads are repeated, once a server. Long ranges are read in pages of one revision.
-//! Nothing is asked of a cluster whose id is another than at the start.
+//! What a range or a watch is told by a cluster whose id is another than at the start is refused.
 //! Not here: who compacts (the API server), files and flags (the binary), membership (etcd's own affair).
 
 mod address;
@@ -149,28 +149,22 @@ enum Repeat {
     Never,
 }
 
-/// Why a request has no answer.
-enum Refusal {
-    ByEtcd(Status),
-    Other(KvError),
-}
-
 impl Shared {
-    /// Asks the server in use, and others as far as [`Repeat`] and the failure allow.
-    async fn ask<T, F>(&self, repeat: Repeat, call: impl Fn(Channel) -> F) -> Result<T, Refusal>
+    /// Asks the server in use, and others as far as [`Repeat`] and the failure allow. `about`: for the words of a refusal.
+    async fn ask<T, F>(&self, repeat: Repeat, about: About, call: impl Fn(Channel) -> F) -> Result<T, KvError>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let mut reason: Arc<str> = "".into();
         for _ in 0..self.links.attempts() {
-            let link = self.links.link().await.map_err(|reason| Refusal::Other(KvError::Unavailable { reason }))?;
+            let link = self.links.link().await.map_err(|reason| KvError::Unavailable { reason })?;
             let failed = match timeout(REQUEST_WITHIN, call(link.channel.clone())).await {
                 Ok(Ok(answer)) => return Ok(answer.into_inner()),
                 Ok(Err(status)) => Failure::of(status),
                 Err(_) => Failure::Unknown(silent()),
             };
             let (why, again) = match failed {
-                Failure::Refused(status) => return Err(Refusal::ByEtcd(status)),
+                Failure::Refused(status) => return Err(self.explain(&status, about).await),
                 Failure::NotTaken(why) => (why, true),
                 Failure::Unknown(why) => (why, repeat == Repeat::Safe),
             };
@@ -181,22 +175,19 @@ impl Shared {
                 break;
             }
         }
-        Err(Refusal::Other(KvError::Unavailable { reason }))
+        Err(KvError::Unavailable { reason })
     }
 
     /// The store's error. Etcd says that a revision is gone or not there yet, but not which ones are: that is asked.
-    async fn explain(&self, refusal: Refusal, about: About) -> KvError {
-        match refusal {
-            Refusal::Other(error) => error,
-            Refusal::ByEtcd(status) if status.message() == COMPACTED.1 => match self.compact_revision().await {
-                Ok(compact_revision) => KvError::Compacted { compact_revision },
-                Err(error) => error,
-            },
-            Refusal::ByEtcd(status) if status.message() == FUTURE_REVISION.1 => match self.range(any_key()).await {
-                Ok(found) => KvError::FutureRevision { revision: found.revision },
-                Err(error) => error,
-            },
-            Refusal::ByEtcd(status) => error_of(&status, about),
+    async fn explain(&self, refusal: &Status, about: About) -> KvError {
+        if refusal.message() == COMPACTED.1 {
+            let oldest = self.compact_revision().await;
+            oldest.map_or_else(|error| error, |compact_revision| KvError::Compacted { compact_revision })
+        } else if refusal.message() == FUTURE_REVISION.1 {
+            let newest = self.range(any_key()).await;
+            newest.map_or_else(|error| error, |found| KvError::FutureRevision { revision: found.revision })
+        } else {
+            error_of(refusal, about)
         }
     }
 
@@ -204,13 +195,10 @@ impl Shared {
     fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, KvError>> {
         async move {
             let message = wire_range(&request);
-            match self.ask(Repeat::Safe, |channel| range_once(channel, message.clone())).await {
-                Ok(answer) => {
-                    self.check_cluster(answer.header.as_ref())?;
-                    Ok(parse_response(answer, 0))
-                }
-                Err(refusal) => Err(self.explain(refusal, About::default()).await),
-            }
+            let call = |channel| range_once(channel, message.clone());
+            let answer = self.ask(Repeat::Safe, About::default(), call).await?;
+            self.check_cluster(answer.header.as_ref())?;
+            Ok(parse_response(answer, 0))
         }
         .boxed()
     }
@@ -243,20 +231,14 @@ impl Shared {
             let request = wanting_leader(message.clone());
             async move { KvClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).txn(request).await }
         };
-        match self.ask(Repeat::Never, call).await {
-            Ok(answer) => Ok(parse_txn_response(answer, 0)),
-            Err(refusal) => Err(self.explain(refusal, about).await),
-        }
+        Ok(parse_txn_response(self.ask(Repeat::Never, about, call).await?, 0))
     }
 
     async fn compact(&self, revision: i64) -> Result<(), KvError> {
         let call = |channel| async move {
             KvClient::new(channel).compact(wanting_leader(pb::CompactionRequest { revision, physical: false })).await
         };
-        match self.ask(Repeat::Never, call).await {
-            Ok(_) => Ok(()),
-            Err(refusal) => Err(self.explain(refusal, About::default()).await),
-        }
+        self.ask(Repeat::Never, About::default(), call).await.map(|_| ())
     }
 
     async fn lease_grant(&self, id: i64, ttl_seconds: i64) -> Result<LeaseGranted, KvError> {
@@ -266,20 +248,15 @@ impl Shared {
         let call = |channel| async move {
             LeaseClient::new(channel).lease_grant(wanting_leader(pb::LeaseGrantRequest { ttl: ttl_seconds, id })).await
         };
-        match self.ask(Repeat::Never, call).await {
-            Ok(granted) => Ok(LeaseGranted { id: granted.id, ttl_seconds: granted.ttl }),
-            Err(refusal) => Err(self.explain(refusal, About { lease: id, ttl_seconds, bytes: 0 }).await),
-        }
+        let granted = self.ask(Repeat::Never, About { lease: id, ttl_seconds, bytes: 0 }, call).await?;
+        Ok(LeaseGranted { id: granted.id, ttl_seconds: granted.ttl })
     }
 
     async fn lease_revoke(&self, id: i64) -> Result<(), KvError> {
         let call = |channel| async move {
             LeaseClient::new(channel).lease_revoke(wanting_leader(pb::LeaseRevokeRequest { id })).await
         };
-        match self.ask(Repeat::Never, call).await {
-            Ok(_) => Ok(()),
-            Err(refusal) => Err(self.explain(refusal, About::lease(id)).await),
-        }
+        self.ask(Repeat::Never, About::lease(id), call).await.map(|_| ())
     }
 
     async fn lease_keep_alive(&self, id: i64) -> Result<i64, KvError> {
@@ -289,11 +266,8 @@ impl Shared {
             let answer = answers.message().await?;
             answer.map(Response::new).ok_or_else(|| Status::unavailable("the stream ended without an answer"))
         };
-        match self.ask(Repeat::Safe, call).await {
-            Ok(answer) if answer.ttl > 0 => Ok(answer.ttl),
-            Ok(_) => Err(KvError::LeaseNotFound { id }),
-            Err(refusal) => Err(self.explain(refusal, About::lease(id)).await),
-        }
+        let answer = self.ask(Repeat::Safe, About::lease(id), call).await?;
+        if answer.ttl > 0 { Ok(answer.ttl) } else { Err(KvError::LeaseNotFound { id }) }
     }
 
     async fn lease_time_to_live(&self, id: i64) -> Result<LeaseStatus, KvError> {
@@ -301,40 +275,31 @@ impl Shared {
             let request = wanting_leader(pb::LeaseTimeToLiveRequest { id, keys: true });
             LeaseClient::new(channel).lease_time_to_live(request).await
         };
-        match self.ask(Repeat::Safe, call).await {
-            Ok(answer) if answer.ttl >= 0 => {
-                let mut keys: Vec<Bytes> = answer.keys;
-                keys.sort();
-                let (granted_ttl_seconds, remaining_seconds) = (answer.granted_ttl, answer.ttl);
-                Ok(LeaseStatus { id, granted_ttl_seconds, remaining_seconds, keys })
-            }
-            Ok(_) => Err(KvError::LeaseNotFound { id }),
-            Err(refusal) => Err(self.explain(refusal, About::lease(id)).await),
+        let answer = self.ask(Repeat::Safe, About::lease(id), call).await?;
+        if answer.ttl < 0 {
+            return Err(KvError::LeaseNotFound { id });
         }
+        let mut keys: Vec<Bytes> = answer.keys;
+        keys.sort();
+        let (granted_ttl_seconds, remaining_seconds) = (answer.granted_ttl, answer.ttl);
+        Ok(LeaseStatus { id, granted_ttl_seconds, remaining_seconds, keys })
     }
 
     async fn leases(&self) -> Result<Vec<i64>, KvError> {
         let call = |channel| async move {
             LeaseClient::new(channel).lease_leases(wanting_leader(pb::LeaseLeasesRequest {})).await
         };
-        match self.ask(Repeat::Safe, call).await {
-            Ok(answer) => {
-                let mut ids: Vec<i64> = answer.leases.iter().map(|lease| lease.id).collect();
-                ids.sort_unstable();
-                Ok(ids)
-            }
-            Err(refusal) => Err(self.explain(refusal, About::default()).await),
-        }
+        let answer = self.ask(Repeat::Safe, About::default(), call).await?;
+        let mut ids: Vec<i64> = answer.leases.iter().map(|lease| lease.id).collect();
+        ids.sort_unstable();
+        Ok(ids)
     }
 
     /// What etcd tells of the server in use; its disk and its log are its own affair.
     async fn status(&self) -> Result<store::Status, KvError> {
         let call =
             |channel| async move { MaintenanceClient::new(channel).status(Request::new(pb::StatusRequest {})).await };
-        let answer = match self.ask(Repeat::Safe, call).await {
-            Ok(answer) => answer,
-            Err(refusal) => return Err(self.explain(refusal, About::default()).await),
-        };
+        let answer = self.ask(Repeat::Safe, About::default(), call).await?;
         let header = answer.header.unwrap_or_default();
         let all = RangeRequest { end: Some(Bytes::new()), ..any_key() };
         let number = |bytes: i64| u64::try_from(bytes).unwrap_or_default();
