@@ -21,6 +21,7 @@ use crate::ETCD_CLUSTER_VERSION;
 use crate::bolt::{BoltError, BoltReader, Bucket, Stored, write_database};
 use crate::proto::leasepb::Lease;
 use crate::proto::mvccpb;
+use crate::range_options::{parse_kv, wire_kv};
 
 /// Every bucket that etcd opens without making it; ascending.
 const BUCKETS: [&str; 10] =
@@ -117,10 +118,8 @@ impl Newest {
         if kv.mod_revision != revision {
             return None;
         }
-        let (create_revision, mod_revision) = (kv.create_revision, kv.mod_revision);
-        let (version, lease) = (kv.version, kv.lease);
-        let taken = KeyValue { key: kv.key, value: kv.value, create_revision, mod_revision, version, lease };
-        self.keys.insert(taken.key.clone(), Arc::new(taken));
+        let taken = parse_kv(&kv);
+        self.keys.insert(taken.key.clone(), taken);
         Some(())
     }
 }
@@ -167,7 +166,7 @@ fn key_entries(content: &Content) -> Entries<'_> {
     let entry = |kv: &'_ Arc<KeyValue>| {
         sub = if kv.mod_revision == revision { sub + 1 } else { 0 };
         revision = kv.mod_revision;
-        (render_revision(revision, sub), Box::new(Record::of(kv)) as Box<dyn Stored>)
+        (render_revision(revision, sub), Box::new(Record(wire_kv(kv))) as Box<dyn Stored>)
     };
     keys.into_iter().map(entry).collect()
 }
@@ -192,13 +191,6 @@ fn meta_entries(content: &Content) -> Entries<'_> {
 
 /// A key's record; shares key and value with the store.
 struct Record(mvccpb::KeyValue);
-
-impl Record {
-    fn of(kv: &KeyValue) -> Self {
-        let KeyValue { key, value, create_revision, mod_revision, version, lease } = kv.clone();
-        Self(mvccpb::KeyValue { key, value, create_revision, mod_revision, version, lease })
-    }
-}
 
 impl Stored for Record {
     fn size(&self) -> usize {
