@@ -7,7 +7,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use crate::checkpoint::{Job, write_checkpoint};
-use crate::disk::{Disk, LockError};
+use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::frame::Identity;
 use crate::kv::KeyValue;
@@ -52,10 +52,7 @@ impl Content {
         if let Some(name) = names.iter().find(|name| name.starts_with("checkpoint-") || name.starts_with("wal-")) {
             return Err(OpenError::NotEmpty { directory: disk.describe(), file: name.clone() });
         }
-        let _lock = disk.lock().map_err(|error| match error {
-            LockError::Held { pid } => OpenError::InUse { directory: disk.describe(), pid },
-            LockError::Io(source) => failed("lock")(source),
-        })?;
+        let _lock = disk.lock().map_err(|error| OpenError::of_lock(disk, error))?;
         let state = self.into_state(identity.member);
         write_checkpoint(disk, identity, &Job { state, kept: 1 }).map_err(failed("write"))?;
         Ok(())

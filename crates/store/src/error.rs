@@ -5,6 +5,8 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::disk::{Disk, LockError};
+
 /// Why a request was not answered. Cheap to clone: one fault may fail many requests.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KvError {
@@ -84,4 +86,13 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+}
+
+impl OpenError {
+    pub(crate) fn of_lock(disk: &dyn Disk, error: LockError) -> Self {
+        match error {
+            LockError::Held { pid } => Self::InUse { directory: disk.describe(), pid },
+            LockError::Io(source) => Self::Io { operation: "lock", file: disk.describe(), source },
+        }
+    }
 }

@@ -17,7 +17,7 @@ use crate::cluster::Peers;
 use crate::command::Command;
 use crate::config::Config;
 use crate::content::Content;
-use crate::disk::{Disk, LockError};
+use crate::disk::Disk;
 use crate::driver::{Driver, Message, Reply};
 use crate::error::{KvError, OpenError};
 use crate::frame::Identity;
@@ -64,10 +64,7 @@ impl Store {
         clock: Arc<dyn Clock>,
         transport: Arc<dyn Transport>,
     ) -> Result<Self, OpenError> {
-        let lock = disk.lock().map_err(|error| match error {
-            LockError::Held { pid } => OpenError::InUse { directory: disk.describe(), pid },
-            LockError::Io(source) => OpenError::Io { operation: "lock", file: disk.describe(), source },
-        })?;
+        let lock = disk.lock().map_err(|error| OpenError::of_lock(&*disk, error))?;
         let mut rng = OsRng;
         let fresh = Identity { cluster: rng.next_u64() | 1, member: rng.next_u64() | 1 };
         let mut recovered = recover(&disk, &config, fresh)?;
