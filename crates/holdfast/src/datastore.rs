@@ -11,6 +11,7 @@ use peers::Network;
 use store::Kv;
 
 use crate::cli::{DatastoreArgs, PlaceArgs};
+use crate::membership::ENCRYPTION_FILE;
 
 /// Where the state is not our own store: the etcd, for `holdfast status` and others.
 const NOTE: &str = "datastore";
@@ -56,7 +57,7 @@ impl DatastoreSettings {
         let at_rest = match (&args.encryption_provider_config, &outside) {
             (Some(path), _) => AtRest::GivenKeys(path.clone()),
             (None, Some(_)) => AtRest::Plain,
-            (None, None) => AtRest::OwnKeys(place.data_dir.join("encryption.yaml")),
+            (None, None) => AtRest::OwnKeys(place.data_dir.join(ENCRYPTION_FILE)),
         };
         Ok(Self { outside, at_rest })
     }

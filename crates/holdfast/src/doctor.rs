@@ -21,7 +21,6 @@ use base::{Clock as _, SystemClock, with_causes};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::ListParams;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use serde_json::Value;
 
@@ -29,7 +28,7 @@ pub use figures::{FigureRoutes, Figures};
 use findings::{Finding, Here, Seen, Server, diagnose};
 
 use crate::cli::PlaceArgs;
-use crate::{CommandResult, instance, up};
+use crate::{CommandResult, block_on, instance, status};
 
 /// For each question to each server.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -39,8 +38,7 @@ const LOG_TAIL_BYTES: usize = 256 << 10;
 
 /// Prints the findings; fails if there is one.
 pub fn run(place: &PlaceArgs) -> CommandResult {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let findings = diagnose(&runtime.block_on(look(place)));
+    let findings = diagnose(&block_on(look(place))?);
     for Finding { what, why, next } in &findings {
         println!("{what}\n  why:  {why}\n  next: {next}");
     }
@@ -55,10 +53,10 @@ pub fn run(place: &PlaceArgs) -> CommandResult {
 
 async fn look(place: &PlaceArgs) -> Seen {
     let mut seen = Seen { here: look_here(place), now: SystemClock::new().now(), ..Seen::default() };
-    let config = match admin_config(place).await {
+    let config = match status::admin_config(place).await {
         Ok(config) => config,
         Err(error) => {
-            seen.here.api_error = Some(error);
+            seen.here.api_error = Some(with_causes(&error));
             return seen;
         }
     };
@@ -107,18 +105,15 @@ fn last_error(log: &Path) -> Option<String> {
     tail.lines().rev().find(|line| line.contains(" ERROR ") || line.starts_with("holdfast: ")).map(str::to_owned)
 }
 
-async fn admin_config(place: &PlaceArgs) -> Result<Config, String> {
-    let path = up::admin_kubeconfig(&place.data_dir);
-    let kubeconfig = Kubeconfig::read_from(&path).map_err(|error| with_causes(&error))?;
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-    config.map_err(|error| with_causes(&error))
+/// What a request comes to, within [`ANSWER_WITHIN`].
+async fn answer<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
+    let late = |_| format!("no answer within {} s", ANSWER_WITHIN.as_secs());
+    tokio::time::timeout(ANSWER_WITHIN, request).await.map_err(late)?.map_err(|error| with_causes(&error))
 }
 
 async fn ask(client: &Client, path: &str) -> Result<Value, String> {
     let request = http::Request::get(path).body(Vec::new()).map_err(|error| error.to_string())?;
-    let answer = tokio::time::timeout(ANSWER_WITHIN, client.request::<Value>(request)).await;
-    let late = |_| format!("no answer within {} s", ANSWER_WITHIN.as_secs());
-    answer.map_err(late)?.map_err(|error| with_causes(&error))
+    answer(client.request(request)).await
 }
 
 /// A member's own figures, from itself.
@@ -131,8 +126,8 @@ async fn ask_server(config: &Config, member: &Value) -> Server {
         let mut config = config.clone();
         config.cluster_url = url.parse().map_err(|_| "it has told no address yet".to_owned())?;
         let client = Client::try_from(config).map_err(|error| with_causes(&error))?;
-        let answer = ask(&client, figures::PATH).await?;
-        Figures::parse(&answer).ok_or_else(|| "its answer is not understood; it may be of another version".to_owned())
+        let answered = ask(&client, figures::PATH).await?;
+        Figures::parse(&answered).ok_or_else(|| "its answer is not understood; it may be of another version".to_owned())
     };
     let asked_at = clock.now();
     let figures = figures.await;
@@ -146,14 +141,10 @@ where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
     let api = Api::<K>::all(client.clone());
-    match tokio::time::timeout(ANSWER_WITHIN, api.list(&ListParams::default())).await {
-        Ok(Ok(list)) => list.items,
-        Ok(Err(error)) => {
-            unanswered.push(format!("{}: {}", K::plural(&()), with_causes(&error)));
-            Vec::new()
-        }
-        Err(_) => {
-            unanswered.push(format!("{}: no answer within {} s", K::plural(&()), ANSWER_WITHIN.as_secs()));
+    match answer(api.list(&ListParams::default())).await {
+        Ok(list) => list.items,
+        Err(why) => {
+            unanswered.push(format!("{}: {why}", K::plural(&())));
             Vec::new()
         }
     }

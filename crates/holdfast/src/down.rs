@@ -33,8 +33,7 @@ pub fn run(args: &DownArgs) -> CommandResult {
         service_cidr: ([10, 43, 0, 0].into(), 16),
     };
     let config = agent::node_config(&settings);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(node::runtime::teardown::stop_runtime(&config));
+    crate::block_on(node::runtime::teardown::stop_runtime(&config))?;
     let mut left = netd::remove_all(&netd::CniPaths::under(&place.data_dir));
     remove(&place.run_dir, &mut left);
     if !args.keep_data {

@@ -52,7 +52,7 @@ pub async fn join(settings: &ServerSettings, url: &str, token: &str) -> Result<(
         tracing::info!("this server has joined its cluster already");
         return Ok(());
     }
-    if settings.data_dir.join("store").exists() {
+    if settings.data_dir.join(crate::replacement::STORE).exists() {
         return Err(JoinError::NotEmpty { dir: settings.data_dir.display().to_string() });
     }
     let (hash, secret) = crate::token::parse(token).ok_or(JoinError::Token)?;
@@ -84,8 +84,7 @@ pub fn read_place(data_dir: &Path) -> Option<ClusterView> {
 
 /// `holdfast member ...`.
 pub fn run_member(place: &PlaceArgs, command: &MemberCommand) -> CommandResult {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let done: CommandResult = runtime.block_on(async {
+    let done: CommandResult = crate::block_on(async {
         let client = crate::status::connect(place).await?;
         let request = match command {
             MemberCommand::List => http::Request::get(MEMBERS_PATH),
@@ -103,7 +102,7 @@ pub fn run_member(place: &PlaceArgs, command: &MemberCommand) -> CommandResult {
             println!("{}  {}  {role}  {url}", text("id"), text("name"));
         }
         Ok(())
-    });
+    })?;
     done.map_err(crate::status::explain)
 }
 

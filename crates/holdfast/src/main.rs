@@ -74,6 +74,11 @@ fn run_command(command: Command) -> CommandResult {
     }
 }
 
+/// Waits for what one command of the command line does.
+fn block_on<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work))
+}
+
 /// The kubeconfig that kubectl would use.
 #[expect(clippy::disallowed_methods, reason = "the binary is where the environment is read")]
 fn user_kubeconfig() -> Option<PathBuf> {

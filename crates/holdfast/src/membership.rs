@@ -21,6 +21,8 @@ use crate::network::server_url;
 
 /// All member certificates carry this name; members are dialed by address.
 pub const MEMBER_NAME: &str = "member.holdfast.internal";
+/// The keys that Secrets are encrypted with, below the data directory.
+pub const ENCRYPTION_FILE: &str = "encryption.yaml";
 /// What all servers have in common, below the data directory.
 pub const SHARED_FILES: [&str; 8] = [
     "pki/ca.crt",
@@ -30,7 +32,7 @@ pub const SHARED_FILES: [&str; 8] = [
     "pki/member-ca.crt",
     "pki/member-ca.key",
     "pki/sa.key",
-    "encryption.yaml",
+    ENCRYPTION_FILE,
 ];
 /// Between attempts to tell the cluster something of this member.
 const TRY_AGAIN: Duration = Duration::from_millis(500);

@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 use store::{Config, Content, NoPeers, RealDisk, Store};
 
 use crate::join::PLACE_FILE;
-use crate::membership::SHARED_FILES;
+use crate::membership::{ENCRYPTION_FILE, SHARED_FILES};
 
 pub const STORE: &str = "store";
 const FILLING: &str = "store.filling";
@@ -28,7 +28,6 @@ const NEXT: &str = "store.next";
 const KEPT: &str = "before-restore";
 /// What every stored value begins with that is encrypted, by whatever provider.
 const SEALED: &[u8] = b"k8s:enc:";
-const ENCRYPTION_FILE: &str = "encryption.yaml";
 /// By so much the revision is moved ahead, see [`ahead_of`]: as etcd's documentation advises for Kubernetes, more than a week
 /// of 1,500 writes a second.
 const REVISION_BUMP: i64 = 1_000_000_000;

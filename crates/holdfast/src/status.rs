@@ -1,12 +1,12 @@
 //! `holdfast status`: one screen that says what runs and what ails, for someone who has just been woken.
 
-use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use k8s_openapi::api::core::v1::{Event, Node, NodeCondition, Pod};
 use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 
 use crate::cli::PlaceArgs;
-use crate::{CommandResult, datastore, instance, up};
+use crate::{CommandResult, block_on, datastore, instance, up};
 
 /// Ailing Pods and warnings shown; the rest is counted.
 const LINES_MAX: usize = 10;
@@ -25,13 +25,12 @@ pub fn run(place: &PlaceArgs) -> CommandResult {
     if let Some(datastore) = datastore::read_note(&place.data_dir) {
         println!("datastore: {datastore}");
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    block_on(async {
         let client = connect(place).await?;
         show_nodes(&client).await?;
         show_pods(&client).await?;
         show_warnings(&client).await
-    })
+    })?
 }
 
 /// A client with the administrator's rights, of the cluster on this machine.
@@ -41,8 +40,13 @@ pub async fn connect(place: &PlaceArgs) -> Result<Client, Box<dyn std::error::Er
         let start = "`holdfast up` or `holdfast server` starts one";
         return Err(format!("there is no server here: {} is missing; {start}", path.display()).into());
     }
-    let kubeconfig = Kubeconfig::read_from(path)?;
-    Ok(Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)?)
+    Ok(Client::try_from(admin_config(place).await?)?)
+}
+
+/// How the administrator reaches the server of this machine.
+pub async fn admin_config(place: &PlaceArgs) -> Result<Config, kube::config::KubeconfigError> {
+    let kubeconfig = Kubeconfig::read_from(up::admin_kubeconfig(&place.data_dir))?;
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await
 }
 
 /// What a command says when the server of this machine has not answered it; other errors as they are.
@@ -62,23 +66,30 @@ async fn show_nodes(client: &Client) -> CommandResult {
     println!("nodes: {}", nodes.items.len());
     for node in &nodes.items {
         let name = node.metadata.name.as_deref().unwrap_or_default();
-        let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
         let state = match readiness(node) {
             Ok(()) => "Ready".to_owned(),
             Err(why) => format!("NotReady: {why}"),
         };
         println!("  {name}  {state}");
-        for pressure in conditions.iter().filter(|c| c.type_ != "Ready" && c.status == "True") {
+        for pressure in pressures(node) {
             println!("    {}: {}", pressure.type_, pressure.message.as_deref().unwrap_or_default());
         }
     }
     Ok(())
 }
 
+fn conditions(node: &Node) -> &[NodeCondition] {
+    node.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default()
+}
+
+/// What a node lacks.
+pub fn pressures(node: &Node) -> impl Iterator<Item = &NodeCondition> {
+    conditions(node).iter().filter(|c| c.type_ != "Ready" && c.status == "True")
+}
+
 /// Why a node is not Ready.
 pub fn readiness(node: &Node) -> Result<(), String> {
-    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
-    match conditions.iter().find(|c| c.type_ == "Ready") {
+    match conditions(node).iter().find(|c| c.type_ == "Ready") {
         Some(c) if c.status == "True" => Ok(()),
         Some(c) => Err(c.message.clone().unwrap_or_default()),
         None => Err("it has never reported".to_owned()),

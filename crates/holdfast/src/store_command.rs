@@ -20,7 +20,7 @@ use store::{Content, Disk as _, RealDisk};
 use crate::cli::{ImportArgs, PlaceArgs, RestoreArgs, SnapshotArgs, StoreCommand};
 use crate::replacement::{self, SharedKeys};
 use crate::store_routes::{ADOPT_PATH, SNAPSHOT_PATH};
-use crate::{CommandResult, instance, status};
+use crate::{CommandResult, block_on, instance, status};
 
 const BUFFER_BYTES: usize = 256 << 10;
 /// A restarted server answers within this many looks, one every [`LOOK_EVERY`].
@@ -30,14 +30,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 pub fn run(place: &PlaceArgs, command: &StoreCommand) -> CommandResult {
     crate::datastore::refuse_outside(place, "use `etcdctl snapshot save` and `etcdutl snapshot restore` there")?;
     match command {
-        StoreCommand::Snapshot(args) => block_on(save(place, args)),
+        StoreCommand::Snapshot(args) => block_on(save(place, args))?.map_err(status::explain),
         StoreCommand::Restore(args) => restore(place, args),
         StoreCommand::Import(args) => import(place, args),
     }
-}
-
-fn block_on(work: impl Future<Output = CommandResult>) -> CommandResult {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work).map_err(status::explain)
 }
 
 async fn save(place: &PlaceArgs, args: &SnapshotArgs) -> CommandResult {
@@ -94,7 +90,7 @@ fn restore(place: &PlaceArgs, args: &RestoreArgs) -> CommandResult {
             return Err("a server runs here and has keys; --keys is for an empty data directory".into());
         }
         replacement::check_sealed(&content, &place.data_dir, None)?;
-        return block_on(restore_running(place, args.alone, content));
+        return block_on(restore_running(place, args.alone, content))?.map_err(status::explain);
     }
     restore_stopped(place, keys.as_ref(), content)?;
     if keys.is_none() && !place.data_dir.join("pki/ca.key").exists() {

@@ -28,15 +28,14 @@ const ROLE_MARK: &str = "::server:";
 pub fn run(place: &PlaceArgs, command: &TokenCommand) -> CommandResult {
     let instead = "another server needs no token but the same --datastore and a copy of the directory pki";
     crate::datastore::refuse_outside(place, instead)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let done = runtime.block_on(async {
+    let done = crate::block_on(async {
         let secrets: Api<Secret> = Api::namespaced(crate::status::connect(place).await?, NAMESPACE);
         match command {
             TokenCommand::Create { ttl, description } => create(place, &secrets, *ttl, description).await,
             TokenCommand::List => list(&secrets).await,
             TokenCommand::Delete { id } => delete(&secrets, id).await,
         }
-    });
+    })?;
     done.map_err(crate::status::explain)
 }
 

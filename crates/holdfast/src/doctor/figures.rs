@@ -87,7 +87,7 @@ impl Figures {
             unix_ms: now.as_millisecond(),
             leader: hex(status.leader),
             last_move: moved,
-            disk_ms: millis(status.disk_latency.max(status.wal_write_pending)),
+            disk_ms: millis(status.disk_latency),
             fsync_p50_ms: status.wal_fsync_seconds.quantile(0.5) * 1e3,
             fsync_p99_ms: status.wal_fsync_seconds.quantile(0.99) * 1e3,
             disk_full: status.disk_full,
@@ -188,7 +188,7 @@ fn render_metrics(status: &Status, peers: &[PeerFigures]) -> String {
         format!("# HELP {name} {help}\n# TYPE {name} gauge\n{lines}")
     };
     let of = |id: u64| format!("{{peer=\"{id:x}\"}}");
-    let own = status.disk_latency.max(status.wal_write_pending).as_secs_f64();
+    let own = status.disk_latency.as_secs_f64();
     let is_leader = f64::from(u8::from(status.leader != 0 && status.leader == status.member_id));
     let disks = status.peers.iter().filter_map(|peer| Some((of(peer.id), peer.disk_latency?.as_secs_f64()))).collect();
     let trips = peers.iter().filter_map(|peer| Some((of(peer.id), peer.round_trip?.as_secs_f64()))).collect();

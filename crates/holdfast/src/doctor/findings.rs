@@ -301,14 +301,13 @@ fn find_components(seen: &Seen, found: &mut Vec<Finding>) {
 fn find_nodes(seen: &Seen, found: &mut Vec<Finding>) {
     for node in &seen.nodes {
         let name = node.metadata.name.as_deref().unwrap_or_default();
-        let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
         if let Err(why) = status::readiness(node) {
             let next = format!(
                 "on {name}: is holdfast running there, and does it reach a server? `kubectl describe node {name}`"
             );
             found.push(finding(format!("node {name} is not Ready"), why, next));
         }
-        for pressure in conditions.iter().filter(|c| c.type_ != "Ready" && c.status == "True") {
+        for pressure in status::pressures(node) {
             let next = format!("free it on {name}; Pods are evicted from there until it is over");
             let why = pressure.message.clone().unwrap_or_default();
             found.push(finding(format!("node {name} has {}", pressure.type_), why, next));
