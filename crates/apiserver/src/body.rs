@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use futures::stream::{Stream, StreamExt};
+use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -25,6 +26,13 @@ pub fn empty() -> Body {
 /// A body whose chunks are made one after the other. An error ends the connection, so that the client sees the truncation.
 pub fn stream(chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static) -> Body {
     StreamBody::new(chunks.map(|chunk| chunk.map(Frame::data))).boxed_unsync()
+}
+
+/// A response of this code.
+pub fn response(code: StatusCode, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = code;
+    response
 }
 
 /// Any other body as ours.

@@ -14,7 +14,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use serde_json::Value;
 
-use crate::body::{Body, empty, full};
+use crate::body::{Body, empty, full, response};
 use crate::chain::PathHandler;
 use crate::discovery::{self, Form, etag};
 use crate::openapi;
@@ -48,7 +48,7 @@ impl Documents {
             return None;
         }
         if !matches!(parts.method, Method::GET | Method::HEAD) {
-            return Some(plain(StatusCode::METHOD_NOT_ALLOWED));
+            return Some(response(StatusCode::METHOD_NOT_ALLOWED, empty()));
         }
         let accept = header_text(parts, &header::ACCEPT);
         if let Some(path) = path.strip_prefix("openapi/v3/")
@@ -67,7 +67,7 @@ impl Documents {
         if asked == hash {
             return None;
         }
-        let mut response = plain(StatusCode::MOVED_PERMANENTLY);
+        let mut response = response(StatusCode::MOVED_PERMANENTLY, empty());
         let location = HeaderValue::from_str(&format!("/openapi/v3/{path}?hash={hash}")).ok()?;
         response.headers_mut().insert(header::LOCATION, location);
         Some(response)
@@ -133,17 +133,11 @@ fn header_text<'p>(parts: &'p Parts, name: &header::HeaderName) -> &'p str {
     parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-fn plain(code: StatusCode) -> Response<Body> {
-    let mut response = Response::new(empty());
-    *response.status_mut() = code;
-    response
-}
-
 fn respond(parts: &Parts, path: &str, document: &Document) -> Response<Body> {
     let quoted = format!("\"{}\"", document.etag);
     let known = header_text(parts, &header::IF_NONE_MATCH).split(',').any(|tag| tag.trim() == quoted);
     let mut response =
-        if known { plain(StatusCode::NOT_MODIFIED) } else { Response::new(full(document.bytes.clone())) };
+        if known { response(StatusCode::NOT_MODIFIED, empty()) } else { Response::new(full(document.bytes.clone())) };
     // With a hash in the query the answer never changes.
     let forever = path.starts_with("openapi/v3/") && parts.uri.query().is_some_and(|query| query.contains("hash="));
     let caching = if forever { "public, immutable" } else { "public" };

@@ -18,7 +18,7 @@ use http::{Method, Response, StatusCode, header};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use crate::body::{Body, full};
+use crate::body::{Body, full, response};
 use crate::chain::{Authenticator, Identity, PathHandler, RemoteAddress};
 use crate::error::ApiError;
 use crate::reader::Reader;
@@ -155,7 +155,5 @@ fn answer(result: Result<Value, String>) -> Response<Body> {
 }
 
 fn text(code: StatusCode, text: &str) -> Response<Body> {
-    let mut response = Response::new(full(text.to_owned()));
-    *response.status_mut() = code;
-    response
+    response(code, full(text.to_owned()))
 }

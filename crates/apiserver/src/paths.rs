@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
 
-use crate::body::{Body, full};
+use crate::body::{Body, full, response};
 use crate::chain::AuditRecord;
 use crate::encode::value_bytes;
 use crate::error::ApiError;
@@ -55,8 +55,7 @@ pub async fn serve(core: &Arc<Core>, parts: &Parts) -> Result<Response<Body>, Ap
 }
 
 fn text(code: StatusCode, text: String) -> Response<Body> {
-    let mut response = Response::new(full(text));
-    *response.status_mut() = code;
+    let mut response = response(code, full(text));
     let headers = response.headers_mut();
     headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));

@@ -27,7 +27,7 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use semantics::strategy;
 use serde_json::Value;
 
-use crate::body::{Body, full};
+use crate::body::{Body, full, response};
 use crate::cache::Entry;
 use crate::cache::feed::FeedError;
 use crate::chain::{Attributes, Identity};
@@ -163,8 +163,7 @@ impl Call {
 }
 
 pub fn respond(code: StatusCode, media: Media, bytes: bytes::Bytes) -> Response<Body> {
-    let mut response = Response::new(full(bytes));
-    *response.status_mut() = code;
+    let mut response = response(code, full(bytes));
     let headers = response.headers_mut();
     headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(media.content_type()));
     headers.insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("no-cache, private"));

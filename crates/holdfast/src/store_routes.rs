@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use apiserver::body::{Body, full, stream};
+use apiserver::body::{Body, full, response, stream};
 use apiserver::chain::PathHandler;
 use apiserver::request::Query;
 use bytes::Bytes;
@@ -97,11 +97,7 @@ impl PathHandler for StoreRoutes {
                 (&Method::POST, ADOPT_PATH) => self.adopt(query.flag("alone")).await,
                 _ => return None,
             };
-            Some(answer.unwrap_or_else(|(code, reason)| {
-                let mut response = Response::new(full(reason));
-                *response.status_mut() = code;
-                response
-            }))
+            Some(answer.unwrap_or_else(|(code, reason)| response(code, full(reason))))
         })
     }
 }

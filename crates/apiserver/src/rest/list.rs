@@ -63,8 +63,7 @@ pub fn reply(
     let first = chunks.next().transpose()?.unwrap_or_default();
     let rest = chunks.map(|chunk| chunk.map_err(|error| Box::new(error) as BoxError));
     let body = body::stream(stream::iter(std::iter::once(Ok(first)).chain(rest)));
-    let mut response = Response::new(body);
-    *response.status_mut() = code;
+    let mut response = body::response(code, body);
     let content_type = HeaderValue::from_static(representation.media.content_type());
     response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);
     response.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use apiserver::body::{Body, full};
+use apiserver::body::{Body, full, response};
 use apiserver::chain::{MetricsSource, PathHandler};
 use apiserver::pki::authority::CertificateFacts;
 use base::Clock;
@@ -147,11 +147,7 @@ impl FigureRoutes {
     async fn answer(&self) -> Response<Body> {
         let status = match self.store.status().await {
             Ok(status) => status,
-            Err(error) => {
-                let mut response = Response::new(full(error.to_string()));
-                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-                return response;
-            }
+            Err(error) => return response(StatusCode::SERVICE_UNAVAILABLE, full(error.to_string())),
         };
         let clock = &self.clock;
         let figures = Figures::of(&status, &self.network.figures(), clock.monotonic(), clock.now());
