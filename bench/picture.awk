@@ -1,11 +1,9 @@
-# Draws latency over time from the lines of two systems (first file Holdfast, second etcd) as an SVG: p50 and p99 of every second on a logarithmic
+# Draws latency over time from the lines (putload.awk) of two systems (first file Holdfast, second etcd) as an SVG: p50 and p99 of every second on a logarithmic
 # axis, from 0.5 ms to 20 s, and a bar for every second with failed puts. -v title=... -v caption=...
 BEGIN { width = 860; height = 420; left = 70; right = 20; top = 50; bottom = 70; low = log(0.5); high = log(20000)
   color[1] = "#1a7f37"; color[2] = "#b35900"; label[1] = "Holdfast"; label[2] = "etcd" }
 FNR == 1 { system_++ }
-{ gsub(/= +/, "="); delete v
-  for (i = 1; i <= NF; i++) { split($i, part, "="); v[part[1]] = part[2] + 0 }
-  t = v["t"]; if (t > last) last = t
+{ t = v["t"]; if (t > last) last = t
   if (v["ended"] > 0) { p50[system_, t] = v["p50"]; p99[system_, t] = v["p99"] }
   failed[system_, t] = v["failed"]; sum[system_] += v["failed"] }
 function x(t) { return left + (width - left - right) * t / (last > 0 ? last : 1) }

@@ -76,15 +76,15 @@ slow_disk_case() { # SYSTEM NAME MEMBERS WHOSE DELAY
   slow_disk_figures "$system" "$name" "$lines"
 }
 
-# Of the seconds before, and of those with the slow disk. A line is `t= 1s ended= 1000 p50= 1.0ms p99= 2.0ms max= 3.0ms failed=0 waiting=3`.
+# Of the seconds before, and of those with the slow disk.
 slow_disk_figures() { # SYSTEM CASE LINES
   local healthy worst failed p50 stalled
-  read -r healthy p50 worst failed stalled < <(sed -E 's/= +/=/g' "$3" | awk '
-    { delete v; for (i = 1; i <= NF; i++) { split($i, part, "="); v[part[1]] = part[2] + 0 } failed += v["failed"] }
+  read -r healthy p50 worst failed stalled < <(awk -f bench/putload.awk -f <(echo '
+    { failed += v["failed"] }
     v["t"] > 3 && v["t"] <= 10 { h[++n] = v["p99"] }
     v["t"] > 10 && v["t"] <= 40 { s[++m] = v["p50"]; if (v["p99"] > worst) worst = v["p99"]; if (v["ended"] < 500) stalled++ }
     END { asort_(h, n); asort_(s, m); printf "%.1f %.1f %.1f %d %d\n", h[int((n + 1) / 2)], s[int((m + 1) / 2)], worst, failed, stalled }
-    function asort_(a, n,   i, j, x) { for (i = 2; i <= n; i++) { x = a[i]; for (j = i - 1; j > 0 && a[j] > x; j--) a[j + 1] = a[j]; a[j + 1] = x } }')
+    function asort_(a, n,   i, j, x) { for (i = 2; i <= n; i++) { x = a[i]; for (j = i - 1; j > 0 && a[j] > x; j--) a[j + 1] = a[j]; a[j + 1] = x } }') "$3")
   figure "$1" "slow disk, $2: p99 before, median of 7 s" ms "$healthy"
   figure "$1" "slow disk, $2: p50 during, median of 30 s" ms "$p50"
   figure "$1" "slow disk, $2: p99 during, worst second" ms "$worst"
@@ -98,9 +98,7 @@ slow_disk_pictures() {
   mkdir -p docs/pictures
   while read -r name rest; do
     [ -s "$work/holdfast.$name.lines" ] && [ -s "$work/stock.$name.lines" ] || continue
-    awk -v title="Slow disk, $name: latency of puts" -v caption="$(machine), $(date -u +%Y-%m-%d); Holdfast $(holdfast_version | sed 's/, containerd.*//'); etcd $(stock_store_version)" \
-      -f bench/picture.awk "$work/holdfast.$name.lines" "$work/stock.$name.lines" > "docs/pictures/slow-disk-$name.svg"
+    awk -v title="Slow disk, $name: latency of puts" -v caption="$(machine), $(date -u +%Y-%m-%d); Holdfast $(holdfast_version | sed 's/, containerd.*//'); etcd $(stock_etcd_version)" \
+      -f bench/putload.awk -f bench/picture.awk "$work/holdfast.$name.lines" "$work/stock.$name.lines" > "docs/pictures/slow-disk-$name.svg"
   done <<<"$slow_disk_cases"
 }
-
-stock_store_version() { "$stock_lab/bin/etcd" --version | awk '/^etcd Version/ { print $3 }'; }

@@ -39,11 +39,12 @@ stock_first_app() {
     -e 's|memory: 32Mi|memory: 128Mi|' examples/first-app.yaml
 }
 
+stock_etcd_version() { "$stock_lab/bin/etcd" --version | awk '/^etcd Version/ { print $3 }'; }
+
 stock_version() {
-  local etcd runtime
-  etcd=$("$stock_lab/bin/etcd" --version | awk '/^etcd Version/ { print $3 }')
+  local runtime
   runtime=$("$stock_lab/bin/containerd" --version | awk '{ print $3 }')
-  echo "$("$stock_lab/bin/kube-apiserver" --version | awk '{ print $2 }'), etcd $etcd, containerd $runtime"
+  echo "$("$stock_lab/bin/kube-apiserver" --version | awk '{ print $2 }'), etcd $(stock_etcd_version), containerd $runtime"
 }
 
 # The control plane and one of the two nodes: as much as Holdfast's one node has.

@@ -87,10 +87,14 @@ members_of() { [ "$1" = 1 ] && echo '1 member' || echo "$1 members"; }
 
 # The tool's rate and percentiles as figures. Its report has "Requests/sec: R" and "P% in S secs".
 figures_of_report() { # SYSTEM NAME REPORT
-  local system=$1 name=$2 report=$3 percent
-  figure "$system" "$name" '1/s' "$(awk '/Requests\/sec/ { printf "%.0f", $2; exit }' <<<"$report")"
+  figure "$1" "$2" '1/s' "$(awk '/Requests\/sec/ { printf "%.0f", $2; exit }' <<<"$3")"
+  percentiles_of_report "$@"
+}
+
+percentiles_of_report() { # SYSTEM NAME REPORT
+  local percent
   for percent in 50 99; do
-    figure "$system" "$name, p$percent" ms "$(awk -v p="$percent%" '$1 == p { printf "%.2f", $3 * 1000; exit }' <<<"$report")"
+    figure "$1" "$2, p$percent" ms "$(awk -v p="$percent%" '$1 == p { printf "%.2f", $3 * 1000; exit }' <<<"$3")"
   done
 }
 
@@ -122,9 +126,7 @@ store_watches() { # SYSTEM MEMBERS-IN-WORDS
   report=$(load_tool 1 watch-latency --streams 100 --watchers-per-stream 10 --put-rate 100 --put-total "$(count 500)" --val-size 256)
   # Two summaries: of the puts, then of the watches.
   report=$(awk '/Watch events summary/ { on = 1 } on' <<<"$report")
-  for percent in 50 99; do
-    figure "$1" "1,000 watchers of one key, $2, write to arrival, p$percent" ms "$(awk -v p="$percent%" '$1 == p { printf "%.2f", $3 * 1000; exit }' <<<"$report")"
-  done
+  percentiles_of_report "$1" "1,000 watchers of one key, $2, write to arrival" "$report"
 }
 
 rss_kib() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status"; }
