@@ -71,3 +71,4 @@ holdfast_version() {
 
 holdfast_processes() { holdfast_on timeout $(($1 + 30)) bash "$PWD/bench/processes" "$1" holdfast "$holdfast_run_dir"; }
 holdfast_binaries() { echo "$HOLDFAST"; }
+holdfast_store_directory() { echo "$holdfast_data/store"; }

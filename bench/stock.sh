@@ -1,6 +1,7 @@
 # The stock cluster as dev/bench sees it: a control plane on the host cp, nodes n1 and n2, each a set of namespaces on this machine. A part of dev/bench.
 
 stock_lab=${LAB:-$HOME/.cache/holdfast-lab}
+stock_control_plane=10.90.0.10 stock_service_range=10.96.0.0/16  # as `reference` sets them
 stock_image=registry.k8s.io/pause:3.10.2
 stock_programs=(kube-apiserver etcd kube-controller-manager kube-scheduler kubelet kube-proxy coredns)
 
@@ -19,7 +20,11 @@ stock_check() {
   systems+=(stock)
 }
 
-stock_up() { timeout 180 "$HOLDFAST_LAB/reference" up >&2; }
+# These hosts have no default route, and without any route a Service's address is refused before a rule turns it into a Pod's.
+stock_up() {
+  timeout 180 "$HOLDFAST_LAB/reference" up >&2
+  stock_on_node ip route replace "$stock_service_range" via "$stock_control_plane"
+}
 stock_down() {
   compgen -G "$stock_lab/hosts/*.pid" >/dev/null || return 0
   timeout 60 "$HOLDFAST_LAB/reference" down >&2
@@ -57,3 +62,4 @@ stock_processes() {
 }
 
 stock_binaries() { printf "$stock_lab/bin/%s\n" "${stock_programs[@]}"; }
+stock_store_directory() { echo "$stock_lab/reference/etcd"; }

@@ -10,9 +10,11 @@
 #![expect(clippy::disallowed_methods, reason = "cargo tells a build script everything by its environment")]
 
 use std::error::Error;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
+use flate2::{Compression, GzBuilder};
 use sha2::{Digest, Sha256};
 
 /// Program and image name, tag, user and exposed port.
@@ -38,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-changed=images/{}.rs", image.name);
         let binary = Path::new(&out).join(image.name);
         compile(&image, &binary)?;
-        std::fs::write(binary.with_extension("tar"), archive(&image, &std::fs::read(&binary)?))?;
+        std::fs::write(binary.with_extension("tar"), archive(&image, &std::fs::read(&binary)?)?)?;
     }
     Ok(())
 }
@@ -69,8 +71,8 @@ fn compile(image: &Image, binary: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The OCI image layout (image-spec 1.0) as a tar archive.
-fn archive(image: &Image, binary: &[u8]) -> Vec<u8> {
+/// The OCI image layout (image-spec 1.0) as a tar archive. Its layer is compressed: it travels in our own binary.
+fn archive(image: &Image, binary: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
     let mut layer = Vec::new();
     tar_entry(&mut layer, image.name, binary, 0o755);
     tar_end(&mut layer);
@@ -82,10 +84,11 @@ fn archive(image: &Image, binary: &[u8]) -> Vec<u8> {
         image.user,
         digest(&layer)
     );
+    let compressed = gzip(&layer)?;
     let manifest = format!(
         r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{},"layers":[{}]}}"#,
         descriptor("application/vnd.oci.image.config.v1+json", config.as_bytes(), ""),
-        descriptor("application/vnd.oci.image.layer.v1.tar", &layer, "")
+        descriptor("application/vnd.oci.image.layer.v1.tar+gzip", &compressed, "")
     );
     let name = format!(
         r#","annotations":{{"io.containerd.image.name":"{REGISTRY}/{}:{TAG}","org.opencontainers.image.ref.name":"{TAG}"}}"#,
@@ -97,12 +100,19 @@ fn archive(image: &Image, binary: &[u8]) -> Vec<u8> {
     );
     let mut tar = Vec::new();
     tar_entry(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, 0o644);
-    for blob in [config.as_bytes(), manifest.as_bytes(), &layer] {
+    for blob in [config.as_bytes(), manifest.as_bytes(), &compressed] {
         tar_entry(&mut tar, &format!("blobs/sha256/{}", hex(blob)), blob, 0o644);
     }
     tar_entry(&mut tar, "index.json", index.as_bytes(), 0o644);
     tar_end(&mut tar);
-    tar
+    Ok(tar)
+}
+
+/// Without a time or a name in its header.
+fn gzip(content: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
+    encoder.write_all(content)?;
+    encoder.finish()
 }
 
 fn descriptor(media_type: &str, content: &[u8], more: &str) -> String {
