@@ -78,18 +78,22 @@ slow_disk_case() { # SYSTEM NAME MEMBERS WHOSE DELAY
 
 # Of the seconds before, and of those with the slow disk.
 slow_disk_figures() { # SYSTEM CASE LINES
-  local healthy worst failed p50 stalled
-  read -r healthy p50 worst failed stalled < <(awk -f bench/putload.awk -f <(echo '
+  local name="slow disk, $2:" healthy p50 p99 worst failed stalled
+  read -r healthy p50 p99 worst failed stalled < <(awk -f bench/putload.awk -f <(echo '
     { failed += v["failed"] }
-    v["t"] > 3 && v["t"] <= 10 { h[++n] = v["p99"] }
-    v["t"] > 10 && v["t"] <= 40 { s[++m] = v["p50"]; if (v["p99"] > worst) worst = v["p99"]; if (v["ended"] < 500) stalled++ }
-    END { asort_(h, n); asort_(s, m); printf "%.1f %.1f %.1f %d %d\n", h[int((n + 1) / 2)], s[int((m + 1) / 2)], worst, failed, stalled }
-    function asort_(a, n,   i, j, x) { for (i = 2; i <= n; i++) { x = a[i]; for (j = i - 1; j > 0 && a[j] > x; j--) a[j + 1] = a[j]; a[j + 1] = x } }') "$3")
-  figure "$1" "slow disk, $2: p99 before, median of 7 s" ms "$healthy"
-  figure "$1" "slow disk, $2: p50 during, median of 30 s" ms "$p50"
-  figure "$1" "slow disk, $2: p99 during, worst second" ms "$worst"
-  figure "$1" "slow disk, $2: seconds with less than half of the puts answered" s "$stalled"
-  figure "$1" "slow disk, $2: failed puts of 50,000" puts "$failed"
+    v["t"] > 3 && v["t"] <= 10 { before[++n] = v["p99"] }
+    v["t"] > 10 && v["t"] <= 40 { fifty[++m] = v["p50"]; high[m] = v["p99"]; if (v["p99"] > worst) worst = v["p99"]; if (v["ended"] < 500) stalled++ }
+    END { printf "%.1f %.1f %.1f %.1f %d %d\n", median(before, n), median(fifty, m), median(high, m), worst, failed, stalled }
+    function median(a, n,   i, j, x) {
+      for (i = 2; i <= n; i++) { x = a[i]; for (j = i - 1; j > 0 && a[j] > x; j--) a[j + 1] = a[j]; a[j + 1] = x }
+      return a[int((n + 1) / 2)]
+    }') "$3")
+  figure "$1" "$name p99 before, median of 7 s" ms "$healthy"
+  figure "$1" "$name p50 during, median of 30 s" ms "$p50"
+  figure "$1" "$name p99 during, median of 30 s" ms "$p99"
+  figure "$1" "$name p99 during, worst second" ms "$worst"
+  figure "$1" "$name seconds with less than half of the puts answered" s "$stalled"
+  figure "$1" "$name failed puts of 50,000" puts "$failed"
 }
 
 # Draws every case that was measured.

@@ -29,9 +29,9 @@ pub use authority::Authority;
 pub use serving::{ClientCertificates, ServerTls};
 pub use spec::{CertificateSpec, Credential, Usage};
 
-/// How often [`Pki::run_renewal`] looks at what is due. Leaves are renewed a third of their life early, so a missed
+/// How often [`Pki::keep_renewed`] looks at what is due. Leaves are renewed a third of their life early, so a missed
 /// look costs nothing.
-pub const RENEWAL_PERIOD: Duration = Duration::from_secs(6 * 3600);
+const RENEWAL_PERIOD: Duration = Duration::from_secs(6 * 3600);
 
 /// What went wrong with a key or certificate. Every message names the file, so that an administrator can act on it.
 #[derive(Debug, thiserror::Error)]
@@ -150,12 +150,6 @@ impl Pki {
         self.ensure("apiserver-kubelet-client", &spec)
     }
 
-    /// The API server as client of aggregated API servers, signed by the front-proxy CA.
-    pub fn front_proxy_client(&self) -> Result<Credential, PkiError> {
-        let spec = CertificateSpec::client("front-proxy-client", None);
-        self.front_proxy_ca.ensure(&self.config.directory, "front-proxy-client", &spec, self.clock.now())
-    }
-
     /// Serving credential of a node's kubelet (port 10250).
     pub fn node_serving(&self, node: &str, addresses: &[IpAddr]) -> Result<Credential, PkiError> {
         let spec = CertificateSpec::serving(
@@ -205,15 +199,20 @@ impl Pki {
         }))
     }
 
-    /// Renews the API server's own certificates for as long as the task lives. A failure is logged and tried again at
-    /// the next look; the old certificate serves on.
-    pub async fn run_renewal(self: Arc<Self>, tls: Arc<ServerTls>) {
+    /// Lets `renew` take a certificate anew now and then, for as long as the task lives: those that are due are issued again, and
+    /// the others stay. A failure is logged as one of `what` and tried again at the next look; the old certificate serves on.
+    pub async fn keep_renewed<E: std::error::Error + 'static>(
+        self: Arc<Self>,
+        what: &'static str,
+        renew: impl Fn(&Self) -> Result<(), E>,
+    ) {
         loop {
             tokio::time::sleep(RENEWAL_PERIOD).await;
-            let renewed = self.api_serving().and_then(|credential| tls.replace(&credential));
-            let others = [self.admin(), self.kubelet_client(), self.front_proxy_client()];
-            for problem in others.into_iter().filter_map(Result::err).chain(renewed.err()) {
-                tracing::error!(error = &problem as &dyn std::error::Error, "certificate renewal failed");
+            if let Err(problem) = renew(&self) {
+                tracing::error!(
+                    error = &problem as &dyn std::error::Error,
+                    "the certificate of {what} was not renewed"
+                );
             }
         }
     }

@@ -41,7 +41,7 @@ pub enum AgentError {
 pub fn spawn(
     settings: &AgentSettings,
     server: &ApiServer,
-    pki: &Pki,
+    pki: &Arc<Pki>,
     runtime: &Handle,
     clock: &Arc<dyn Clock>,
     stop: &CancellationToken,
@@ -49,13 +49,16 @@ pub fn spawn(
     // A client starts its worker on the runtime that it is made in.
     let _inside = runtime.enter();
     let mut config = node_config(settings);
-    let tls = pki.kubelet_tls(&settings.node_name, &[settings.node_ip, IpAddr::V4(Ipv4Addr::LOCALHOST)])?;
+    let (name, addresses) = (settings.node_name.clone(), [settings.node_ip, IpAddr::V4(Ipv4Addr::LOCALHOST)]);
+    let tls = pki.kubelet_tls(&name, &addresses)?;
     config.server = Some(node::ServerConfig {
         listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), KUBELET_PORT),
         tls: tls.config(),
         allowed_users: vec![apiserver::pki::KUBELET_CLIENT.to_owned()],
         allowed_groups: vec!["system:masters".to_owned()],
     });
+    let renew = move |pki: &Pki| tls.replace(&pki.node_serving(&name, &addresses)?);
+    runtime.spawn(pki.clone().keep_renewed("the kubelet", renew));
     let user = format!("system:node:{}", settings.node_name);
     let kubelet_client = client_of(server, &user, &["system:nodes"]);
     let (c, s) = (clock.clone(), stop.clone());

@@ -13,7 +13,7 @@ use apiserver::pki::Pki;
 use base::{OsRng, Rng as _};
 use futures::future::BoxFuture;
 use peers::tls::Material;
-use peers::{ClusterView, Network, PeerTls};
+use peers::{ClusterView, PeerTls};
 use serde_json::{Value, json};
 use store::{MemberChange, MemberChangeError, MemberInfo, Store};
 
@@ -215,13 +215,5 @@ impl ClusterHandler for NoMembers {
 
     fn remove(&self, _id: u64) -> BoxFuture<'_, Result<Value, String>> {
         Box::pin(async { Err(self.refusal()) })
-    }
-}
-
-/// Renews the member certificate in place; a failure is logged and tried again.
-pub fn renew_tls(pki: &Pki, network: &Network) {
-    match peer_tls(pki) {
-        Ok(tls) => network.replace_tls(tls),
-        Err(error) => tracing::error!(%error, "the member certificate was not renewed"),
     }
 }

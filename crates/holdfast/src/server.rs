@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use apiserver::join::{ClusterHandler, JoinGate, JoinGateParts};
-use apiserver::pki::{Pki, PkiConfig, ServerTls};
+use apiserver::pki::{Pki, PkiConfig, PkiError, ServerTls};
 use apiserver::security::Security;
 use apiserver::streams::dial::{DialError, DirectConnector};
 use apiserver::{ApiServer, ApiServerConfig, Identity};
@@ -171,7 +171,7 @@ async fn serve(
     .await?;
     let tls = pki.server_tls()?;
     spawn_listener(&server, listener, &pki, tls);
-    write_admin_kubeconfig(settings, &pki)?;
+    keep_admin_kubeconfig(settings, &pki)?;
     let Opened { datastore, identity, .. } = opened;
     Ok(ControlPlane { server, pki, datastore, pod_range, identity, components: TaskTracker::new(), restart })
 }
@@ -341,7 +341,13 @@ async fn open_own(
     }
     let own = join_network(settings, &store, &network).await?;
     let identity = format!("{}_{:016x}", settings.hostname, store.status().await?.member_id);
-    spawn_member_renewal(pki, &network);
+    let renewed = Arc::downgrade(&network);
+    tokio::spawn(pki.clone().keep_renewed("this member", move |pki| {
+        if let Some(network) = renewed.upgrade() {
+            network.replace_tls(membership::peer_tls(pki).map_err(ServerError::Members)?);
+        }
+        Ok::<_, ServerError>(())
+    }));
     Ok(Opened { datastore: Datastore::Embedded { store, network }, members: own.clone(), own: Some(own), identity })
 }
 
@@ -387,18 +393,6 @@ async fn join_network(
     }))
 }
 
-/// Member certificates are looked at as often as the others.
-fn spawn_member_renewal(pki: &Arc<Pki>, network: &Arc<Network>) {
-    let (pki, network) = (pki.clone(), Arc::downgrade(network));
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(apiserver::pki::RENEWAL_PERIOD).await;
-            let Some(network) = network.upgrade() else { return };
-            membership::renew_tls(&pki, &network);
-        }
-    });
-}
-
 fn open_pki(settings: &ServerSettings, clock: Arc<dyn Clock>) -> Result<Pki, ServerError> {
     let config = PkiConfig {
         directory: settings.data_dir.join("pki"),
@@ -438,23 +432,34 @@ fn build_server(
     });
     config.authenticator = gate.clone();
     config.paths.push(gate);
-    config.connector =
-        Some(Arc::new(DirectConnector::new(pki.cluster_ca().certificate_pem(), &pki.kubelet_client()?)?));
+    config.connector = Some(connector(pki)?);
     let server = ApiServer::new(config, opened.datastore.kv(), clock, Box::new(OsRng));
     security.attach(server.reader());
     Ok((server, security))
 }
 
+/// The way to kubelets, Pods and Services.
+fn connector(pki: &Arc<Pki>) -> Result<Arc<DirectConnector>, ServerError> {
+    let connector = Arc::new(DirectConnector::new(pki.cluster_ca().certificate_pem(), &pki.kubelet_client()?)?);
+    let renewed = connector.clone();
+    let renew = move |pki: &Pki| Ok::<_, ServerError>(renewed.replace(&pki.kubelet_client()?)?);
+    tokio::spawn(pki.clone().keep_renewed("the kubelets' client", renew));
+    Ok(connector)
+}
+
 fn spawn_listener(server: &ApiServer, listener: TcpListener, pki: &Arc<Pki>, tls: Arc<ServerTls>) {
     let (serving, renewed) = (server.clone(), tls.clone());
     tokio::spawn(async move { serving.serve(listener, tls).await });
-    tokio::spawn(pki.clone().run_renewal(renewed));
+    tokio::spawn(pki.clone().keep_renewed("the API server", move |pki| renewed.replace(&pki.api_serving()?)));
 }
 
-fn write_admin_kubeconfig(settings: &ServerSettings, pki: &Pki) -> Result<(), ServerError> {
+/// Writes the administrator's kubeconfig, now and whenever its certificate is renewed.
+fn keep_admin_kubeconfig(settings: &ServerSettings, pki: &Arc<Pki>) -> Result<(), PkiError> {
     let path = crate::up::admin_kubeconfig(&settings.data_dir);
-    let text = pki.admin_kubeconfig(&network::server_url(settings.advertise, settings.port))?;
-    apiserver::pki::files::write_private(&path, text.as_bytes())?;
+    let url = network::server_url(settings.advertise, settings.port);
+    let write = move |pki: &Pki| apiserver::pki::files::write_private(&path, pki.admin_kubeconfig(&url)?.as_bytes());
+    write(pki)?;
+    tokio::spawn(pki.clone().keep_renewed("the administrator", write));
     Ok(())
 }
 

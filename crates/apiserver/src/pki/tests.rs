@@ -235,3 +235,20 @@ async fn the_kubelets_server_knows_its_cluster() {
     handshake(&pki, &tls, None).await;
     handshake(&pki, &tls, Some(&pki.kubelet_client().unwrap())).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_in_use_is_renewed_when_it_is_due_and_not_before() {
+    let lab = Lab::new();
+    let pki = Arc::new(lab.open().unwrap());
+    let (sender, mut looks) = tokio::sync::mpsc::unbounded_channel();
+    let look = move |pki: &Pki| {
+        sender.send(pki.api_serving()?.certificate_pem).unwrap();
+        Ok::<_, PkiError>(())
+    };
+    let renewal = tokio::spawn(pki.keep_renewed("a test", look));
+    let first = looks.recv().await.unwrap();
+    assert_eq!(looks.recv().await.unwrap(), first);
+    lab.clock.advance(300 * DAY);
+    assert_ne!(looks.recv().await.unwrap(), first);
+    renewal.abort();
+}

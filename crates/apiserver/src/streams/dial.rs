@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -33,31 +34,33 @@ pub enum DialError {
 
 /// See the module.
 pub struct DirectConnector {
-    kubelet: TlsConnector,
+    /// The CA of the kubelets' serving certificates.
+    roots: RootCertStore,
+    kubelet: ArcSwap<ClientConfig>,
     anyone: TlsConnector,
 }
 
 impl DirectConnector {
     /// `ca_pem` has signed the kubelets' serving certificates; `client` is shown to them.
     pub fn new(ca_pem: &str, client: &Credential) -> Result<Self, DialError> {
-        let pem = |what| move |source| DialError::Pem { what, source };
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
             roots.add(certificate.map_err(pem("the CA"))?)?;
         }
-        let (chain, key) = client.to_der().map_err(pem("the client certificate and key"))?;
-        let kubelet = ClientConfig::builder_with_provider(tls::provider())
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)?;
-        let anyone = tls::client_of_anyone()?;
-        Ok(Self { kubelet: TlsConnector::from(Arc::new(kubelet)), anyone: TlsConnector::from(Arc::new(anyone)) })
+        let kubelet = ArcSwap::from_pointee(kubelet_config(&roots, client)?);
+        Ok(Self { roots, kubelet, anyone: TlsConnector::from(Arc::new(tls::client_of_anyone()?)) })
+    }
+
+    /// New connections show `client`; open ones go on.
+    pub fn replace(&self, client: &Credential) -> Result<(), DialError> {
+        self.kubelet.store(Arc::new(kubelet_config(&self.roots, client)?));
+        Ok(())
     }
 
     async fn open(&self, target: &Target) -> std::io::Result<Box<dyn Connection>> {
         let (host, port, tls) = match target {
-            Target::Kubelet { host, port, .. } => (host, *port, Some(&self.kubelet)),
-            Target::Network { host, port, tls } => (host, *port, tls.then_some(&self.anyone)),
+            Target::Kubelet { host, port, .. } => (host, *port, Some(TlsConnector::from(self.kubelet.load_full()))),
+            Target::Network { host, port, tls } => (host, *port, tls.then(|| self.anyone.clone())),
         };
         let stream = TcpStream::connect((host.as_str(), port)).await?;
         stream.set_nodelay(true)?;
@@ -65,6 +68,18 @@ impl DirectConnector {
         let name = ServerName::try_from(host.clone()).map_err(std::io::Error::other)?;
         Ok(Box::new(tls.connect(name, stream).await?))
     }
+}
+
+fn pem(what: &'static str) -> impl Fn(rustls::pki_types::pem::Error) -> DialError {
+    move |source| DialError::Pem { what, source }
+}
+
+fn kubelet_config(roots: &RootCertStore, client: &Credential) -> Result<ClientConfig, DialError> {
+    let (chain, key) = client.to_der().map_err(pem("the client certificate and key"))?;
+    Ok(ClientConfig::builder_with_provider(tls::provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots.clone())
+        .with_client_auth_cert(chain, key)?)
 }
 
 impl NodeConnector for DirectConnector {
