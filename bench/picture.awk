@@ -26,8 +26,8 @@ END {
     for (t = 1; t <= last; t++) if (failed[s, t] > 0)
       printf "<rect x=\"%.1f\" y=\"%d\" width=\"%.1f\" height=\"6\" fill=\"%s\"/>\n", x(t - 1), top + 18 + 8 * s, x(1) - x(0), color[s]
     line_of(p99, s, "stroke-width=\"2\""); line_of(p50, s, "stroke-width=\"1\" stroke-dasharray=\"4 3\"")
-    printf "<rect x=\"%d\" y=\"%d\" width=\"12\" height=\"12\" fill=\"%s\"/>\n", left + 260 * (s - 1), height - 38, color[s]
-    text(left + 18 + 260 * (s - 1), height - 28, 12, "start", label[s] ": p99 (line), p50 (dashed), " sum[s] + 0 " failed")
+    printf "<rect x=\"%d\" y=\"%d\" width=\"12\" height=\"12\" fill=\"%s\"/>\n", left + 300 * (s - 1), height - 38, color[s]
+    text(left + 18 + 300 * (s - 1), height - 28, 12, "start", label[s] ": p99 (line), p50 (dashed), " sum[s] + 0 " failed")
   }
   text(left, height - 8, 10, "start", caption)
   print "</svg>" }

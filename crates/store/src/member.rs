@@ -12,7 +12,7 @@
 //!
 //! Invariant: `persisted()` is what is durable here; nobody else is ever told more.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use protobuf::Message as _;
 use raft::eraftpb::{ConfChange, ConfState, Entry, EntryType, HardState, Message, MessageType};
@@ -45,12 +45,13 @@ const GONE_TICKS: u32 = 150;
 const HEARTBEAT_TICKS: usize = 5;
 /// Entries of one message, in bytes; one entry at least.
 const MESSAGE_BYTES: u64 = 1 << 20;
-/// Messages under way to one member. A member whose disk is stuck acknowledges none of them and needs them all the same.
-const MESSAGES_IN_FLIGHT: usize = 16 << 10;
+/// Messages under way to one member. A member whose disk is stuck acknowledges none of them and needs them all the same, each of an
+/// entry perhaps, until it takes no more.
+const MESSAGES_IN_FLIGHT: usize = UNDURABLE_ENTRIES_MAX as usize;
 /// Committed entries that are handed out at a time, in bytes.
 const COMMITTED_BYTES: u64 = 16 << 20;
 /// So much may wait for this disk. Then the member takes no more entries until the disk has caught up.
-const UNDURABLE_ENTRIES_MAX: u64 = 200_000;
+const UNDURABLE_ENTRIES_MAX: u64 = 400_000;
 const UNDURABLE_BYTES_MAX: usize = 128 << 20;
 /// Applied entries that are kept for members that were away for a moment, in bytes.
 const KEPT_BYTES: usize = 32 << 20;
@@ -69,6 +70,8 @@ pub(crate) struct Member {
     acknowledged: usize,
     undurable_entries: u64,
     undurable_bytes: usize,
+    /// Of its messages, so many are votes or ask for votes.
+    held_votes: usize,
     persisted: u64,
     /// Position of the newest snapshot under way to another member.
     snapshot_under_way: Option<u64>,
@@ -173,6 +176,7 @@ impl Member {
             acknowledged: 0,
             undurable_entries: 0,
             undurable_bytes: 0,
+            held_votes: 0,
             persisted,
             snapshot_under_way: None,
             kept_entries,
@@ -489,6 +493,7 @@ impl Member {
             self.node.on_persist_ready(ticket);
             effects.messages.extend(undurable.messages);
         } else {
+            self.held_votes += votes_of(&undurable);
             self.undurable.push_back(undurable);
         }
         Some(effects)
@@ -531,6 +536,7 @@ impl Member {
             self.acknowledged = self.acknowledged.saturating_sub(1);
             self.undurable_entries -= done.entries;
             self.undurable_bytes -= done.bytes;
+            self.held_votes -= votes_of(&done);
             if let Some(last) = done.last.or(done.snapshot) {
                 self.persisted = last;
             }
@@ -539,20 +545,18 @@ impl Member {
         if let Some(number) = number {
             self.node.on_persist_ready(number);
         }
-        messages
+        without_outdated(messages)
     }
 
     fn holds_vote(&self) -> bool {
-        let is_vote =
-            |m: &Message| matches!(m.get_msg_type(), MessageType::MsgRequestVote | MessageType::MsgRequestVoteResponse);
-        self.undurable.iter().any(|step| step.messages.iter().any(is_vote))
+        self.held_votes > 0
     }
 
     /// What this member has received of its leader and not acknowledged, because its disk is behind: term and index.
     pub(crate) fn unconfirmed(&self) -> Option<(u64, u64)> {
-        let held = self.undurable.iter().flat_map(|step| &step.messages);
-        let of_term = held.filter(|m| m.term == self.term() && m.get_msg_type() == MessageType::MsgAppendResponse);
-        of_term.map(|message| message.index).max().map(|index| (self.term(), index))
+        let mut newest_first = self.undurable.iter().rev().flat_map(|step| step.messages.iter().rev());
+        let newest = newest_first.find(|message| is_acknowledgement(message))?;
+        (newest.term == self.term()).then_some((newest.term, newest.index))
     }
 
     /// As leader: a member has received everything up to `index`, though its disk has not. It need not be asked where to
@@ -654,6 +658,25 @@ pub(crate) fn conf_change_of(entry: &Entry) -> Option<MemberChange> {
         (Command::Member(change), _) => Some(change),
         _ => None,
     }
+}
+
+fn votes_of(step: &Undurable) -> usize {
+    let is_vote =
+        |m: &&Message| matches!(m.get_msg_type(), MessageType::MsgRequestVote | MessageType::MsgRequestVoteResponse);
+    step.messages.iter().filter(is_vote).count()
+}
+
+fn is_acknowledgement(message: &Message) -> bool {
+    message.get_msg_type() == MessageType::MsgAppendResponse && !message.reject
+}
+
+/// After a slow sync thousands of acknowledgements are due at once. The last one to a leader says all that those before it say.
+fn without_outdated(mut messages: Vec<Message>) -> Vec<Message> {
+    let mut said = HashSet::new();
+    messages.reverse();
+    messages.retain(|message| !is_acknowledgement(message) || said.insert((message.to, message.term)));
+    messages.reverse();
+    messages
 }
 
 #[cfg(test)]
@@ -772,6 +795,20 @@ mod tests {
         let acknowledgements = member.durable(second[0]);
         assert_eq!(acknowledgements.iter().map(|m| m.index).collect::<Vec<_>>(), [4]);
         assert_eq!(member.persisted(), 4);
+    }
+
+    #[test]
+    fn of_many_acknowledgements_that_waited_for_one_sync_the_last_is_sent() {
+        let mut member = member(1, &[1, 2, 3]);
+        let mut tickets = Vec::new();
+        for index in 2..50 {
+            member.step(append(1, &[index]));
+            tickets.extend(drain(&mut member).0);
+        }
+        assert_eq!((tickets.len(), member.unconfirmed()), (48, Some((2, 49))));
+        let acknowledgements = member.durable(*tickets.last().unwrap());
+        assert_eq!(acknowledgements.iter().map(|m| (m.to, m.index)).collect::<Vec<_>>(), [(2, 49)]);
+        assert_eq!(member.unconfirmed(), None);
     }
 
     #[test]

@@ -55,7 +55,7 @@ fn application_that_waits_for_the_own_disk_is_noticed() {
 
 #[test]
 fn votes_that_are_not_on_the_disk_are_noticed() {
-    caught(&[5], Broken::VotesNotHeld, run_power_cuts);
+    caught(&[1], Broken::VotesNotHeld, run_power_cuts);
 }
 
 #[test]
