@@ -84,7 +84,7 @@ slow_cluster_figures() { # SYSTEM BEFORE AFTER
     name="whole cluster, store's disk at 800 ms: kubectl $kind"
     figure "$1" "$name, p50" ms "$(awk -v k=$kind '$1 == k && $3 == "ok" { print $2 }' "$work/$1.kubectl" | median)"
     figure "$1" "$name, slowest" ms "$(awk -v k=$kind '$1 == k && $2 > m { m = $2 } END { print m + 0 }' "$work/$1.kubectl")"
-    figure "$1" "$name, failed of $(grep -c "^$kind" "$work/$1.kubectl")" calls "$(grep -c "^$kind.*failed" "$work/$1.kubectl" || true)"
+    figure "$1" "$name, failed" calls "$(grep -c "^$kind.*failed" "$work/$1.kubectl" || true) of $(grep -c "^$kind" "$work/$1.kubectl")"
   done
   name="whole cluster, store's disk at 800 ms:"
   figure "$1" "$name requests to the application, failed" requests "$(awk '$1 != 200' "$work/$1.asked" | wc -l) of $(wc -l < "$work/$1.asked")"

@@ -46,6 +46,7 @@ use crate::slow_disk::{DiskWatch, Policy, Report};
 use crate::status::{Histogram, LeaderMove, Status};
 use crate::watchers::Published;
 
+pub(crate) use proposals::NO_LEADER_MAX;
 use proposals::Proposals;
 use reads::{AskReply, Reads};
 use upkeep::Checkpointing;

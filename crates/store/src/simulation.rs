@@ -19,7 +19,12 @@ mod node;
 mod oracle;
 mod world;
 
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use base::{Rng, SeededRng};
@@ -61,9 +66,9 @@ pub fn run(seed: u64, broken: Broken) -> Result<Figures, String> {
         let members = [1, 3, 3, 3, 5][rng.below(5) as usize];
         let mut world = World::new(seed, members, broken);
         world.faults.enabled = true;
-        world.run_for(Duration::from_secs(15))?;
+        world.run_for(Duration::from_secs(7))?;
         world.make_peace();
-        world.run_for(Duration::from_secs(20))?;
+        world.settle(Duration::from_secs(20))?;
         world.finish()
     })
 }
@@ -88,7 +93,7 @@ pub fn run_slow_disk(seed: u64, broken: Broken) -> Result<Figures, String> {
             return Err(format!("leadership moved {} times more", world.figures.leaders - leaders));
         }
         world.make_peace();
-        world.run_for(Duration::from_secs(12))?;
+        world.settle(Duration::from_secs(12))?;
         world.finish()
     })
 }
@@ -99,7 +104,7 @@ pub fn run_power_cuts(seed: u64, broken: Broken) -> Result<Figures, String> {
         let mut rng = SeededRng::new(seed ^ 0xc075);
         let mut world = World::new(seed, 3, broken);
         world.run_for(Duration::from_secs(3))?;
-        for _ in 0..12 {
+        for _ in 0..6 {
             for member in 1..=3 {
                 world.slow_down(member, Duration::from_millis(600));
                 world.crash(member, Duration::from_millis(100 + rng.below(100)));
@@ -107,7 +112,7 @@ pub fn run_power_cuts(seed: u64, broken: Broken) -> Result<Figures, String> {
             world.run_for(Duration::from_millis(1300 + rng.below(3000)))?;
         }
         world.make_peace();
-        world.run_for(Duration::from_secs(10))?;
+        world.settle(Duration::from_secs(20))?;
         world.finish()
     })
 }
@@ -145,6 +150,24 @@ pub fn run_false_hints(seed: u64, broken: Broken) -> Result<Figures, String> {
         }
         world.finish()
     })
+}
+
+/// Runs seeds on all processors, in any order. Those that failed, with what an oracle found, by seed.
+pub fn sweep(seeds: Range<u64>, scenario: impl Fn(u64) -> Result<Figures, String> + Sync) -> BTreeMap<u64, String> {
+    let (next, found) = (AtomicU64::new(seeds.start), Mutex::new(BTreeMap::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, NonZero::get) {
+            scope.spawn(|| {
+                let numbers = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+                for seed in numbers.take_while(|seed| *seed < seeds.end) {
+                    if let Err(error) = scenario(seed) {
+                        found.lock().unwrap_or_else(PoisonError::into_inner).insert(seed, error);
+                    }
+                }
+            });
+        }
+    });
+    found.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The library's own assertions count as findings.

@@ -11,7 +11,7 @@ use super::Figures;
 use super::node::Running;
 use super::oracle::{Done, Oracle};
 use crate::command::Command;
-use crate::driver::Message;
+use crate::driver::{Message, NO_LEADER_MAX};
 use crate::error::KvError;
 use crate::kv::{Compare, Delete, Op, OpResult, Put, RangeRequest, Txn, TxnResponse};
 use crate::machine::Outcome;
@@ -78,6 +78,13 @@ impl Clients {
 
     pub(super) fn expect_speed(&mut self, now: Duration, limit: Option<Duration>) {
         self.speed = limit.map(|limit| (now, limit));
+    }
+
+    /// Whether somebody waits for longer than it takes to be told that there is no leader.
+    pub(super) fn waits_long(&self, now: Duration) -> Option<String> {
+        let most = NO_LEADER_MAX + Duration::from_secs(1);
+        let long = |client: &&Client| client.waits.as_ref().is_some_and(|waits| now - waits.invoked > most);
+        self.list.iter().find(long).map(|client| format!("a client waits for member {}", client.member))
     }
 
     /// A member is gone: whoever waits for it will never know.

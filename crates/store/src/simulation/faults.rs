@@ -76,7 +76,7 @@ impl World {
         let ids: Vec<u64> = self.nodes.values().filter(|node| !node.is_gone).map(|node| node.id).collect();
         let Some(&victim) = ids.get(self.faults.rng.below(ids.len() as u64) as usize) else { return Ok(()) };
         let some = Duration::from_millis(100 + self.faults.rng.below(2500));
-        match self.faults.rng.below(21) {
+        match self.faults.rng.below(22) {
             0..=3 => self.crash(victim, some),
             4 if self.faults.rng.below(3) == 0 => ids.iter().for_each(|id| self.crash(*id, some)),
             5..=6 => {
@@ -99,6 +99,7 @@ impl World {
             15 => self.pause(victim, some * 2),
             16 => self.transfer(victim, &ids),
             17 => self.schedule(Duration::ZERO, Event::Hint { to: victim, ended: self.leader() }),
+            18 => self.set_clock(victim),
             _ => self.change_membership(victim, &ids),
         }
         Ok(())
@@ -108,6 +109,14 @@ impl World {
         if let Some(node) = self.nodes.get(&victim) {
             node.disk.set_capacity(Some(node.disk.used() + self.faults.rng.below(2000)));
             self.schedule(time, Event::DiskHeals { node: victim });
+        }
+    }
+
+    fn set_clock(&mut self, victim: u64) {
+        let year = 365 * 24 * 3600;
+        let seconds = self.faults.rng.below(4 * year).cast_signed() - 2 * year.cast_signed();
+        if let Some(node) = self.nodes.get(&victim) {
+            node.clock.jump(seconds);
         }
     }
 

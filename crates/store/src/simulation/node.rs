@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use base::{ManualClock, Rng};
+use base::{Clock, ManualClock, Rng};
+use jiff::{SignedDuration, Timestamp};
 
 use super::Broken;
 use crate::checkpoint::Job;
@@ -22,9 +24,38 @@ use crate::watchers::Published;
 
 pub(super) const CLUSTER: u64 = 77;
 
-/// A machine with a disk.
+/// A machine's clock: it counts from a start of its own, and its wall clock is set at will.
+pub(super) struct MachineClock {
+    world: Arc<ManualClock>,
+    ahead: Duration,
+    wall_ahead_seconds: AtomicI64,
+}
+
+impl MachineClock {
+    fn new(world: Arc<ManualClock>, id: u64) -> Arc<Self> {
+        Arc::new(Self { world, ahead: Duration::from_secs(977 * id), wall_ahead_seconds: AtomicI64::new(0) })
+    }
+
+    pub(super) fn jump(&self, seconds: i64) {
+        self.wall_ahead_seconds.store(seconds, Ordering::Relaxed);
+    }
+}
+
+impl Clock for MachineClock {
+    fn now(&self) -> Timestamp {
+        let ahead = SignedDuration::from_secs(self.wall_ahead_seconds.load(Ordering::Relaxed));
+        self.world.now().saturating_add(ahead).unwrap_or(Timestamp::MAX)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.world.monotonic() + self.ahead
+    }
+}
+
+/// A machine with a disk and a clock.
 pub(super) struct Node {
     pub(super) id: u64,
+    pub(super) clock: Arc<MachineClock>,
     pub(super) disk: SimDisk,
     pub(super) running: Option<Running>,
     /// What a sync takes; `Duration::MAX` = it never ends.
@@ -55,7 +86,7 @@ pub(super) struct Running {
 }
 
 impl Node {
-    pub(super) fn new(id: u64, founders: &[u64], broken: Broken) -> Self {
+    pub(super) fn new(id: u64, founders: &[u64], broken: Broken, world: &Arc<ManualClock>) -> Self {
         let info = |id: &u64| MemberInfo { id: *id, peer_urls: vec![format!("sim:{id}")], ..MemberInfo::default() };
         let config = Config {
             cluster_id: Some(CLUSTER),
@@ -71,14 +102,16 @@ impl Node {
         let disk = SimDisk::new();
         disk.ignore_syncs(broken == Broken::SyncsIgnored);
         let (sync, paused_until) = (Duration::from_millis(1), Duration::ZERO);
-        Self { id, disk, running: None, sync, paused_until, life: 0, is_gone: false, config, broken }
+        let clock = MachineClock::new(Arc::clone(world), id);
+        Self { id, clock, disk, running: None, sync, paused_until, life: 0, is_gone: false, config, broken }
     }
 
     pub(super) fn identity(&self) -> Identity {
         Identity { cluster: CLUSTER, member: self.id }
     }
 
-    pub(super) fn start(&mut self, clock: &Arc<ManualClock>, seed: u64) -> Result<(), String> {
+    pub(super) fn start(&mut self, seed: u64) -> Result<(), String> {
+        let clock = &self.clock;
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let mut recovered = recover(&disk, &self.config, self.identity())
             .map_err(|error| format!("member {} does not start: {error}", self.id))?;

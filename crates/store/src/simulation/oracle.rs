@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use bytes::Bytes;
+use imbl::OrdMap;
 
+use crate::membership::Cluster;
 use crate::mvcc::State;
 use crate::watch::{Event, EventKind};
 
@@ -34,7 +36,7 @@ pub(super) struct Oracle {
     /// Revision -> its changes, as the first member that applied it did.
     pub(super) history: BTreeMap<i64, Vec<Change>>,
     /// Index -> a summary of the state there.
-    summaries: HashMap<u64, String>,
+    summaries: HashMap<u64, Summary>,
     done: Vec<Done>,
     leases: BTreeMap<i64, Lease>,
     /// Lease -> the first entry after which a member was seen to have it.
@@ -43,6 +45,28 @@ pub(super) struct Oracle {
     leaders: HashMap<u64, u64>,
     /// Values whose writes were refused for certain.
     refused: Vec<Bytes>,
+}
+
+/// What must be the same on every member at the same index, beside the history. Copies share their content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Summary {
+    revision: i64,
+    compact_revision: i64,
+    live: (u64, u64),
+    leases: OrdMap<i64, i64>,
+    cluster: Cluster,
+}
+
+impl Summary {
+    fn of(state: &State) -> Self {
+        Self {
+            revision: state.revision,
+            compact_revision: state.compact_revision,
+            live: (state.live_keys, state.live_bytes),
+            leases: state.leases.clone(),
+            cluster: state.cluster.clone(),
+        }
+    }
 }
 
 struct Lease {
@@ -56,13 +80,10 @@ struct Lease {
 impl Oracle {
     /// A member shows this state.
     pub(super) fn state(&mut self, now: Duration, member: u64, seen: i64, state: &State) -> Result<(), String> {
-        let summary = format!(
-            "{} {} {} {} {:?} {:?}",
-            state.revision, state.compact_revision, state.live_keys, state.live_bytes, state.leases, state.cluster
-        );
+        let summary = Summary::of(state);
         let known = self.summaries.entry(state.index).or_insert_with(|| summary.clone());
         if *known != summary {
-            return Err(format!("member {member} differs at entry {}: {summary}, not {known}", state.index));
+            return Err(format!("member {member} differs at entry {}: {summary:?}, not {known:?}", state.index));
         }
         for revision in (seen + 1).max(state.log_start())..=state.revision {
             // Of the revision of a compaction, the events may have lost their values.

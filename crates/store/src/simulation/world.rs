@@ -89,10 +89,9 @@ impl World {
         let clock = Arc::new(ManualClock::new(jiff::Timestamp::UNIX_EPOCH));
         let watcher = |_| Watcher { member: 0, watch: None, next: 2 };
         let mut world = Self {
-            clock,
             events: BTreeMap::new(),
             numbered: 0,
-            nodes: founders.iter().map(|id| (*id, Node::new(*id, &founders, broken))).collect(),
+            nodes: founders.iter().map(|id| (*id, Node::new(*id, &founders, broken, &clock))).collect(),
             clients: Clients::new(seed),
             faults: Faults::new(seed),
             oracle: Oracle::default(),
@@ -102,11 +101,12 @@ impl World {
             seed,
             founders,
             last_leader: 0,
+            clock,
         };
         for id in world.founders.clone() {
             world.schedule(Duration::ZERO, Event::Start { node: id });
         }
-        world.schedule(Duration::from_secs(3), Event::Fault);
+        world.schedule(Duration::from_secs(1), Event::Fault);
         world
     }
 
@@ -183,7 +183,7 @@ impl World {
             self.schedule(Duration::from_millis(500), Event::Start { node: id });
             return Ok(());
         }
-        node.start(&self.clock, seed ^ node.life)?;
+        node.start(seed ^ node.life)?;
         node.paused_until = now;
         let life = node.life;
         self.schedule(RAFT_TICK, Event::Tick { node: id, life });
@@ -200,7 +200,7 @@ impl World {
             self.schedule(rest, Event::Tick { node: id, life });
             return Ok(());
         }
-        self.schedule(RAFT_TICK / 4, Event::Tick { node: id, life });
+        self.schedule(RAFT_TICK / 2, Event::Tick { node: id, life });
         self.connect();
         for message in self.clients.requests(id, now) {
             self.tell(id, message);
@@ -439,7 +439,7 @@ impl World {
     }
 
     pub(super) fn add_node(&mut self, id: u64) {
-        self.nodes.insert(id, Node::new(id, &self.founders, self.broken));
+        self.nodes.insert(id, Node::new(id, &self.founders, self.broken, &self.clock));
         self.figures.changes += 1;
         self.schedule(Duration::from_millis(100), Event::Start { node: id });
     }
@@ -449,23 +449,38 @@ impl World {
         self.clients.expect_speed(now, limit);
     }
 
-    /// The end: everything has come back, and what was answered is true.
-    pub(super) fn finish(mut self) -> Result<Figures, String> {
-        let members = self.nodes.values().find_map(|node| {
+    /// Lets time pass until all is as it should be when nothing goes wrong, for so long at most.
+    pub(super) fn settle(&mut self, most: Duration) -> Result<(), String> {
+        let (end, before) = (self.now() + most, self.figures);
+        while self.now() < end {
+            self.run_for(Duration::from_millis(250))?;
+            let works = self.figures.writes > before.writes + 20 && self.figures.reads > before.reads + 10;
+            if works && self.unsettled().is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is not as it should be when nothing goes wrong.
+    fn unsettled(&self) -> Option<String> {
+        let leader = self.nodes.values().find_map(|node| {
             let running = node.running.as_ref()?;
             (running.leader == node.id).then(|| running.published.state.load_full())
         });
-        let Some(newest) = members else { return Err("no leader after the faults have ended".into()) };
-        for member in newest.cluster.list() {
-            let Some(node) = self.nodes.get(&member.id) else { continue };
-            let seen = node.running.as_ref().map_or(0, |running| running.seen_index);
-            if seen + 200 < newest.index {
-                let (name, index) = (member.id, newest.index);
-                return Err(format!(
-                    "member {name} is at entry {seen} of {index} long after the faults have ended; {}",
-                    self.describe()
-                ));
-            }
+        let Some(newest) = leader else { return Some("no leader".into()) };
+        let seen = |id| self.nodes.get(&id).map(|node| node.running.as_ref().map_or(0, |running| running.seen_index));
+        let behind = newest.cluster.list().into_iter().find_map(|member| {
+            let seen = seen(member.id).filter(|seen| seen + 200 < newest.index)?;
+            Some(format!("member {} is at entry {seen} of {}", member.id, newest.index))
+        });
+        behind.or_else(|| self.clients.waits_long(self.now()))
+    }
+
+    /// The end: everything has come back, and what was answered is true.
+    pub(super) fn finish(mut self) -> Result<Figures, String> {
+        if let Some(what) = self.unsettled() {
+            return Err(format!("{what} long after the faults have ended; {}", self.describe()));
         }
         if self.figures.writes < 50 {
             return Err(format!("too little happened: {:?}", self.figures));
