@@ -121,7 +121,7 @@ impl Pki {
         self.member_ca.ensure(&self.config.directory, "member", &spec, self.clock.now())
     }
 
-    /// PKCS#8 PEM of the ECDSA P-256 key that signs service-account tokens.
+    /// PEM of the key that signs service-account tokens: our own are ECDSA P-256, one of another cluster's may be RSA.
     pub fn service_account_key_pem(&self) -> &str {
         &self.service_account_key_pem
     }

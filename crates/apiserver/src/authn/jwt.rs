@@ -1,35 +1,36 @@
-//! Compact JSON web tokens signed with ECDSA P-256 (ES256, RFC 7515 and 7518).
+//! Compact JSON web tokens, signed with ECDSA P-256 (ES256) or, where the key is one of kubeadm's, RSA (RS256); RFC 7515 and 7518.
 //!
 //! In: claims as bytes and a key. Out: token text; or, from text, the verified claims.
 //!
-//! Invariant: only `alg: ES256` with our own key id is ever accepted; nothing in the token chooses the algorithm. Time and
-//! meaning of the claims are for the caller.
+//! Invariant: only the algorithm of our own key with its own key id is ever accepted; nothing in the token chooses the
+//! algorithm. Time and meaning of the claims are for the caller.
 
 use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::error::{KeyRejected, Unspecified};
 use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_2048_8192_SHA256,
+    RSA_PKCS1_SHA256, UnparsedPublicKey, VerificationAlgorithm,
 };
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
-use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
-
-/// SubjectPublicKeyInfo of a P-256 key up to the 65 bytes of the point (RFC 5480).
-const P256_SPKI_PREFIX: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
-    0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
-];
-/// An uncompressed point: 0x04, x, y.
-const POINT_BYTES: usize = 65;
+use x509_parser::prelude::FromDer;
+use x509_parser::public_key::PublicKey;
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 /// Why a key or token is no good.
 #[derive(Debug, thiserror::Error)]
 pub enum JwtError {
-    #[error("the service-account key is no PKCS#8 PEM: {0}")]
+    #[error("the service-account key is no PEM of a private key: {0}")]
     KeyPem(rustls::pki_types::pem::Error),
-    #[error("the service-account key is no ECDSA P-256 key: {0}")]
-    Key(aws_lc_rs::error::KeyRejected),
+    #[error("the service-account key is neither an ECDSA P-256 key nor an RSA key of 2048 bits or more: {0}")]
+    Key(KeyRejected),
+    #[error("the service-account key has no public form")]
+    Public,
     #[error("the service-account key cannot sign")]
     Sign,
     #[error("not a token")]
@@ -40,22 +41,27 @@ pub enum JwtError {
     Signature,
 }
 
+enum Pair {
+    P256(EcdsaKeyPair),
+    Rsa(rsa::KeyPair),
+}
+
 /// Signs and verifies with one key.
 pub struct SigningKey {
-    pair: EcdsaKeyPair,
-    point: Vec<u8>,
+    pair: Pair,
+    /// SubjectPublicKeyInfo, DER.
+    spki: Vec<u8>,
     key_id: String,
 }
 
 impl SigningKey {
-    pub fn from_pkcs8_pem(pem: &str) -> Result<Self, JwtError> {
-        let der = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).map_err(JwtError::KeyPem)?;
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_pkcs8_der())
-            .map_err(JwtError::Key)?;
-        let point = pair.public_key().as_ref().to_vec();
-        let spki = [P256_SPKI_PREFIX.as_slice(), &point].concat();
+    /// A PEM of PKCS#8, PKCS#1 (`openssl genrsa` of old, kubeadm) or SEC 1 (`openssl ecparam`).
+    pub fn from_pem(pem: &str) -> Result<Self, JwtError> {
+        let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(JwtError::KeyPem)?;
+        let pair = Pair::from_der(&der).map_err(JwtError::Key)?;
+        let spki = pair.spki().map_err(|_opaque| JwtError::Public)?.as_ref().to_vec();
         let key_id = BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, &spki));
-        Ok(Self { pair, point, key_id })
+        Ok(Self { pair, spki, key_id })
     }
 
     /// Upstream's rule: base64url of the SHA-256 of the public key's DER form.
@@ -63,10 +69,18 @@ impl SigningKey {
         &self.key_id
     }
 
+    /// Its name in tokens and in the issuer's metadata.
+    pub fn algorithm(&self) -> &'static str {
+        match self.pair {
+            Pair::P256(_) => "ES256",
+            Pair::Rsa(_) => "RS256",
+        }
+    }
+
     pub fn sign(&self, claims: &[u8]) -> Result<String, JwtError> {
-        let header = json!({"alg": "ES256", "kid": self.key_id}).to_string();
+        let header = json!({"alg": self.algorithm(), "kid": self.key_id}).to_string();
         let signed = format!("{}.{}", BASE64_URL_SAFE_NO_PAD.encode(header), BASE64_URL_SAFE_NO_PAD.encode(claims));
-        let signature = self.pair.sign(&SystemRandom::new(), signed.as_bytes()).map_err(|_opaque| JwtError::Sign)?;
+        let signature = self.pair.sign(signed.as_bytes())?;
         Ok(format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature)))
     }
 
@@ -76,10 +90,11 @@ impl SigningKey {
         let (header, claims) = signed.split_once('.').ok_or(JwtError::Malformed)?;
         let decode = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_invalid| JwtError::Malformed);
         let header: Value = serde_json::from_slice(&decode(header)?).map_err(|_invalid| JwtError::Malformed)?;
-        if header["alg"] != "ES256" || header["kid"] != self.key_id.as_str() {
+        if header["alg"] != self.algorithm() || header["kid"] != self.key_id.as_str() {
             return Err(JwtError::ForeignKey);
         }
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &self.point)
+        let (algorithm, key) = self.pair.verification();
+        UnparsedPublicKey::new(algorithm, key)
             .verify(signed.as_bytes(), &decode(signature)?)
             .map_err(|_opaque| JwtError::Signature)?;
         decode(claims)
@@ -87,12 +102,115 @@ impl SigningKey {
 
     /// The public key as a JSON web key.
     pub fn jwk(&self) -> Value {
-        let middle = 1 + (POINT_BYTES - 1) / 2;
-        let part =
-            |range: std::ops::Range<usize>| BASE64_URL_SAFE_NO_PAD.encode(self.point.get(range).unwrap_or_default());
-        json!({
-            "use": "sig", "kty": "EC", "alg": "ES256", "crv": "P-256", "kid": self.key_id,
-            "x": part(1..middle), "y": part(middle..POINT_BYTES),
-        })
+        let mut jwk = json!({"use": "sig", "alg": self.algorithm(), "kid": self.key_id});
+        let encoded = |bytes: &[u8]| Value::from(BASE64_URL_SAFE_NO_PAD.encode(bytes));
+        let parsed = SubjectPublicKeyInfo::from_der(&self.spki);
+        match parsed.as_ref().map(|(_, info)| info.parsed()) {
+            Ok(Ok(PublicKey::RSA(key))) => {
+                let bare = |number: &[u8]| encoded(number.strip_prefix(&[0]).unwrap_or(number));
+                (jwk["kty"], jwk["n"], jwk["e"]) = ("RSA".into(), bare(key.modulus), bare(key.exponent));
+            }
+            Ok(Ok(PublicKey::EC(point))) => {
+                // 0x04, x, y.
+                let (x, y) = point.data().get(1..).unwrap_or_default().split_at(point.data().len() / 2);
+                (jwk["kty"], jwk["crv"], jwk["x"], jwk["y"]) = ("EC".into(), "P-256".into(), encoded(x), encoded(y));
+            }
+            _ => {}
+        }
+        jwk
+    }
+}
+
+impl Pair {
+    fn from_der(der: &PrivateKeyDer<'_>) -> Result<Self, KeyRejected> {
+        let curve = &ECDSA_P256_SHA256_FIXED_SIGNING;
+        let bytes = der.secret_der();
+        let rsa = match der {
+            PrivateKeyDer::Sec1(_) => return EcdsaKeyPair::from_private_key_der(curve, bytes).map(Self::P256),
+            PrivateKeyDer::Pkcs1(_) => rsa::KeyPair::from_der(bytes)?,
+            _ => match EcdsaKeyPair::from_pkcs8(curve, bytes) {
+                Ok(pair) => return Ok(Self::P256(pair)),
+                Err(_not_this_curve) => rsa::KeyPair::from_pkcs8(bytes)?,
+            },
+        };
+        Ok(Self::Rsa(rsa))
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, JwtError> {
+        let random = SystemRandom::new();
+        match self {
+            Self::P256(pair) => pair.sign(&random, message).map(|signature| signature.as_ref().to_vec()),
+            Self::Rsa(pair) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).map(|()| signature)
+            }
+        }
+        .map_err(|_opaque| JwtError::Sign)
+    }
+
+    /// How a signature is verified, with the public key in the form that this takes.
+    fn verification(&self) -> (&'static dyn VerificationAlgorithm, &[u8]) {
+        match self {
+            Self::P256(pair) => (&ECDSA_P256_SHA256_FIXED, pair.public_key().as_ref()),
+            Self::Rsa(pair) => (&RSA_PKCS1_2048_8192_SHA256, pair.public_key().as_ref()),
+        }
+    }
+
+    fn spki(&self) -> Result<PublicKeyX509Der<'_>, Unspecified> {
+        match self {
+            Self::P256(pair) => pair.public_key().as_der(),
+            Self::Rsa(pair) => pair.public_key().as_der(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_lc_rs::encoding::{EcPrivateKeyRfc5915Der, Pkcs8V1Der};
+
+    /// What comes before the key itself in the PKCS#8 form of an RSA key of 2048 bits.
+    const PKCS8_HEAD: usize = 26;
+
+    fn pem(label: &str, der: &[u8]) -> String {
+        let text = base64::prelude::BASE64_STANDARD.encode(der);
+        format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
+    }
+
+    #[test]
+    fn keys_of_all_forms_sign_and_verify() {
+        let rsa = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).unwrap();
+        let pkcs8 = AsDer::<Pkcs8V1Der<'_>>::as_der(&rsa).unwrap();
+        let p256 = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let sec1 = AsDer::<EcPrivateKeyRfc5915Der<'_>>::as_der(&p256.private_key()).unwrap();
+        for (pem, algorithm, numbers) in [
+            (pem("PRIVATE KEY", pkcs8.as_ref()), "RS256", ["n", "e"]),
+            (pem("RSA PRIVATE KEY", &pkcs8.as_ref()[PKCS8_HEAD..]), "RS256", ["n", "e"]),
+            (pem("EC PRIVATE KEY", sec1.as_ref()), "ES256", ["x", "y"]),
+        ] {
+            let key = SigningKey::from_pem(&pem).unwrap();
+            let token = key.sign(b"{}").unwrap();
+            assert_eq!((key.algorithm(), key.verify(&token).unwrap().as_slice()), (algorithm, b"{}".as_slice()));
+            let (signed, _) = token.rsplit_once('.').unwrap();
+            let signature = BASE64_URL_SAFE_NO_PAD.encode([1; 256]);
+            assert!(matches!(key.verify(&format!("{signed}.{signature}")), Err(JwtError::Signature)));
+            let jwk = key.jwk();
+            assert!(numbers.iter().all(|name| jwk[name].as_str().is_some_and(|text| !text.is_empty())), "{jwk}");
+        }
+    }
+
+    #[test]
+    fn the_public_exponent_is_written_as_others_do() {
+        let pair = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).unwrap();
+        let pkcs8 = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).unwrap();
+        let jwk = SigningKey::from_pem(&pem("PRIVATE KEY", pkcs8.as_ref())).unwrap().jwk();
+        assert_eq!((jwk["kty"].as_str(), jwk["e"].as_str()), (Some("RSA"), Some("AQAB")));
+        assert_eq!(BASE64_URL_SAFE_NO_PAD.decode(jwk["n"].as_str().unwrap()).unwrap().len(), 256);
+    }
+
+    #[test]
+    fn rubbish_is_refused() {
+        assert!(matches!(SigningKey::from_pem("rubbish"), Err(JwtError::KeyPem(_))));
+        assert!(matches!(SigningKey::from_pem(&pem("PRIVATE KEY", b"x")), Err(JwtError::Key(_))));
     }
 }

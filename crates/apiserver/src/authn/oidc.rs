@@ -36,7 +36,7 @@ impl OpenIdDiscovery {
                     "jwks_uri": format!("{ISSUER}{KEYS_PATH}"),
                     "response_types_supported": ["id_token"],
                     "subject_types_supported": ["public"],
-                    "id_token_signing_alg_values_supported": ["ES256"],
+                    "id_token_signing_alg_values_supported": [self.tokens.signing_key().algorithm()],
                 }),
                 "application/json",
             ),

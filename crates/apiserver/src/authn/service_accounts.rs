@@ -92,7 +92,7 @@ pub struct ServiceAccountTokens {
 
 impl ServiceAccountTokens {
     pub fn new(key_pem: &str, reader: Arc<dyn Reader>, clock: Arc<dyn Clock>) -> Result<Self, JwtError> {
-        let key = SigningKey::from_pkcs8_pem(key_pem)?;
+        let key = SigningKey::from_pem(key_pem)?;
         Ok(Self { key, clock, reader, verified: Mutex::new(HashMap::new()) })
     }
 

@@ -110,7 +110,7 @@ async fn a_token_ends_with_its_time_and_its_objects() {
 
 #[tokio::test]
 async fn forged_tokens_are_refused() {
-    let (lab, stranger) = (Lab::new(), SigningKey::from_pkcs8_pem(&key()).unwrap());
+    let (lab, stranger) = (Lab::new(), SigningKey::from_pem(&key()).unwrap());
     let token = lab.pod_token(600).await;
     let claims = lab.tokens.signing_key().verify(&token).unwrap();
     let (head, signature) = token.rsplit_once('.').unwrap();

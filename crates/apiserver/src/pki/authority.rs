@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData};
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::spec::{CA_LIFETIME, CertificateSpec, Credential, set_validity};
@@ -272,10 +272,11 @@ fn parse_address(bytes: &[u8]) -> Option<String> {
     <[u8; 16]>::try_from(bytes).ok().map(|octets| std::net::Ipv6Addr::from(octets).to_string())
 }
 
-/// The P-256 key in `path` as PKCS#8 PEM, made when the file is not there. Unreadable content is an error.
+/// The key in `path` as PEM, a P-256 key made when the file is not there. Content that is no private key is an error; which
+/// kinds of keys will do is for those who use it.
 pub(super) fn open_key(path: &Path) -> Result<String, PkiError> {
     if let Some(stored) = files::read_optional(path)? {
-        parse_key(path, &stored)?;
+        PrivateKeyDer::from_pem_slice(stored.as_bytes()).map_err(|error| unusable_key(path, &error))?;
         return Ok(stored);
     }
     let key = KeyPair::generate()
@@ -286,9 +287,9 @@ pub(super) fn open_key(path: &Path) -> Result<String, PkiError> {
 }
 
 fn parse_key(path: &Path, pem: &str) -> Result<KeyPair, PkiError> {
-    KeyPair::from_pem(pem).map_err(|error| PkiError::Unreadable {
-        path: PathBuf::from(path),
-        what: "private key",
-        detail: error.to_string(),
-    })
+    KeyPair::from_pem(pem).map_err(|error| unusable_key(path, &error))
+}
+
+fn unusable_key(path: &Path, error: &dyn std::error::Error) -> PkiError {
+    PkiError::Unreadable { path: PathBuf::from(path), what: "private key", detail: error.to_string() }
 }

@@ -1,4 +1,4 @@
-//! It heals: a real one-node cluster, hurt in seven ways, each with the time it took to heal.
+//! It heals: a real one-node cluster, hurt in eight ways, each with the time it took to heal.
 //!
 //! Needs root, containerd, runc, nft and kubectl (`dev/setup`), and no other cluster on this machine. The scenarios run in
 //! order on one cluster; each makes and removes its own objects. Every wait is a watch (`kubectl wait`) with a limit.
@@ -6,7 +6,11 @@
 
 mod cluster;
 mod load;
+#[path = "../clusters/process.rs"]
+#[expect(dead_code, reason = "the clusters' tests need more of it")]
+mod process;
 mod scenarios;
+mod servers;
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The seven ways to hurt an app. Each returns its figure; a panic is a failure.
+//! The eight ways to hurt an app. Each returns its figure; a panic is a failure.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,9 +7,15 @@ use base::{Clock, SystemClock};
 
 use crate::cluster::Cluster;
 use crate::load::{Load, get};
+use crate::process::Place;
+use crate::servers::{Joined, Kubectl};
 
 /// Requests after which a Service that still leads to an unready Pod has failed.
 const REQUESTS_MAX: usize = 2000;
+/// Looks at the members until they are as they should be; each takes a process.
+const MEMBER_LISTS_MAX: usize = 200;
+/// That kubectl waits longer than as a rule, while a leader is killed.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 pub type Scenario = fn(&Cluster) -> String;
 
@@ -21,6 +27,7 @@ pub const ALL: &[(&str, Scenario)] = &[
     ("a_rolling_update_under_load_fails_no_request", rolling_update),
     ("a_bad_image_keeps_the_old_pods_and_undo_ends_it", bad_image),
     ("a_killed_control_plane_fails_no_request_and_restarts_no_container", killed_control_plane),
+    ("a_killed_leader_of_three_servers_fails_no_request_and_kubectl_goes_on", killed_leader),
 ];
 
 /// A Deployment and a Service named `app`.
@@ -197,8 +204,7 @@ fn killed_control_plane(cluster: &Cluster) -> String {
     let containers = "{range .items[*]}{.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}{\"\\n\"}{end}";
     let before = cluster.field("pods", containers);
     let load = Load::start(service);
-    let pid = std::fs::read_to_string("/run/holdfast/holdfast.lock").unwrap().trim().parse().unwrap();
-    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+    kill_holdfast();
     let took = timed(|| {
         cluster.holdfast(&["up", "--no-kubeconfig"]);
         cluster.wait("nodes --all", "condition=Ready", 60);
@@ -214,4 +220,56 @@ fn killed_control_plane(cluster: &Cluster) -> String {
     }
     remove_app(cluster);
     format!("{answered} requests, 0 failed; Ready again after {took:.1?}, no container restarted")
+}
+
+/// Kills the process of the cluster under test: control plane, kubelet and network in one.
+fn kill_holdfast() {
+    let pid = std::fs::read_to_string("/run/holdfast/holdfast.lock").unwrap().trim().parse().unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+}
+
+fn killed_leader(cluster: &Cluster) -> String {
+    let service = app(cluster, 3);
+    let place = Place::new("killed-leader");
+    let others = ["s2", "s3"].map(|name| Joined::start(cluster, &place, name));
+    let members = voters(cluster, 3);
+    assert!(!members[0].contains("127.0.0.1") && members[0].contains("  leader  "), "the first one leads: {members:?}");
+    let load = Load::start(service);
+    let kubectl = [Kubectl::start(&others[0], "at-s2"), Kubectl::start(&others[1], "at-s3")];
+    kubectl.iter().for_each(|kubectl| kubectl.more(5));
+    kill_holdfast();
+    kubectl.iter().for_each(|kubectl| kubectl.more(10));
+    let (mut usual, mut longest) = (Duration::ZERO, Duration::ZERO);
+    for took in kubectl.map(Kubectl::end) {
+        (usual, longest) = (usual.max(took[took.len() / 2]), longest.max(took[took.len() - 1]));
+    }
+    let took = timed(|| {
+        cluster.holdfast(&["up", "--no-kubeconfig"]);
+        cluster.wait("nodes --all", "condition=Ready", 60);
+    });
+    let (answered, failures) = load.end();
+    assert!(failures.is_empty(), "{answered} answered; failed: {failures:?}");
+    let pause = longest.saturating_sub(usual);
+    assert!(pause <= PAUSE_MAX, "kubectl apply and get took {usual:.0?} as a rule, and {longest:.0?} once");
+    for left in [2, 1] {
+        let members = voters(cluster, left + 1);
+        let joined = members.iter().find(|line| line.contains("127.0.0.1")).unwrap();
+        cluster.holdfast(&["member", "remove", joined.split_whitespace().next().unwrap()]);
+    }
+    voters(cluster, 1);
+    remove_app(cluster);
+    format!("{answered} requests, 0 failed; kubectl paused {pause:.0?}; Ready again after {took:.1?}")
+}
+
+/// Lines of `holdfast member list`, the leader's first, once there are so many voters.
+fn voters(cluster: &Cluster, count: usize) -> Vec<String> {
+    for _ in 0..MEMBER_LISTS_MAX {
+        let list = cluster.holdfast(&["member", "list"]);
+        let mut lines: Vec<String> = list.lines().map(str::to_owned).collect();
+        if lines.len() == count && !list.contains("  learner  ") && list.contains("  leader  ") {
+            lines.sort_by_key(|line| !line.contains("  leader  "));
+            return lines;
+        }
+    }
+    panic!("{count} voters, one of them leading: not after {MEMBER_LISTS_MAX} looks");
 }
