@@ -82,6 +82,20 @@ fn a_second_metadata_fragment_carries_the_resource_version() {
     assert_eq!(codec::decode_object(&enveloped, message).unwrap(), value);
 }
 
+#[test]
+fn an_object_within_an_object_says_its_kind() {
+    let whole = |name: &str, value: Value| {
+        let message = schema::message(name).unwrap();
+        decode_proto(&encode_proto(&value, message).unwrap(), message).unwrap()
+    };
+    let claim = json!({"metadata": {"name": "data"}});
+    let set = whole("apps/v1.StatefulSet", json!({"spec": {"volumeClaimTemplates": [claim]}}));
+    let claim = &set["spec"]["volumeClaimTemplates"][0];
+    assert_eq!((&claim["kind"], &claim["apiVersion"]), (&json!("PersistentVolumeClaim"), &json!("v1")));
+    let list = whole("core/v1.PersistentVolumeClaimList", json!({"items": [claim]}));
+    assert_eq!(list["items"][0]["kind"], Value::Null, "items of a list do not");
+}
+
 fn check_strict(message: &str, json: &str, expect: &[&str]) {
     let decoded = decode_json_strict(json.as_bytes(), schema::message(message).unwrap()).unwrap();
     assert_eq!(decoded.problems, expect, "{json}");

@@ -69,6 +69,20 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
         Ok(())
     }
 
+    /// A whole object within another: its kind is not in the bytes.
+    fn embedded(&mut self, fragments: &[&'a [u8]], message: &'static Message) -> Result<(), ProtoError> {
+        let package = message.package;
+        self.sink.begin_object();
+        self.named("kind", message.name);
+        match package.group.unwrap_or_default() {
+            "" => self.named("apiVersion", package.version),
+            group => self.named("apiVersion", &format!("{group}/{}", package.version)),
+        }
+        self.fields(fragments, message)?;
+        self.sink.end_object();
+        Ok(())
+    }
+
     /// The fields of a message, without the braces (an inlined message has none).
     fn fields(&mut self, fragments: &[&'a [u8]], message: &'static Message) -> Result<(), ProtoError> {
         if self.depth >= DEPTH_MAX {
@@ -183,6 +197,10 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
                         self.sink.element();
                         self.value(field.ty, Some(Wire::Varint(value)), &[])?;
                     }
+                }
+                (Type::Message(message), Wire::Bytes(bytes)) if names_its_kind(field, message) => {
+                    self.sink.element();
+                    self.embedded(&[bytes], message.get())?;
                 }
                 (ty, Wire::Bytes(bytes)) => {
                     self.sink.element();
@@ -382,6 +400,13 @@ fn is_empty_scalar(ty: Type, wire: Wire<'_>) -> bool {
         Type::Double => wire == Wire::Fixed64(0),
         _ => false,
     }
+}
+
+/// Objects that stand in another object's list print their kind (the claims of a StatefulSet); those of a list of their
+/// kind do not.
+fn names_its_kind(field: &Field, message: MessageRef) -> bool {
+    let message = message.get();
+    message.type_meta && message.is_kind && message.package.group.is_some() && field.name != "items"
 }
 
 fn map_entry(wire: Wire<'_>) -> Result<(&[u8], Option<Wire<'_>>), ProtoError> {
