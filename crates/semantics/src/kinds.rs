@@ -38,18 +38,19 @@ pub fn strategy_of(group: &str, version: &str, kind: &str) -> &'static dyn Strat
 }
 
 /// Kinds without rules of their own, and custom resources.
-pub(crate) static PLAIN: CommonStrategy = CommonStrategy { shape: Shape::new(subdomain_name) };
+pub(crate) static PLAIN: CommonStrategy = CommonStrategy { shape: Shape::new(subdomain_name).any_finalizers() };
 
 /// A kind with a spec, a status and a generation, but no rules of its own.
 pub static SPEC_AND_STATUS: CommonStrategy =
-    CommonStrategy { shape: Shape::new(subdomain_name).generation(Generation::Spec).with_status() };
+    CommonStrategy { shape: Shape::new(subdomain_name).generation(Generation::Spec).with_status().any_finalizers() };
 
 static STATUS_KEEPS_METADATA: CommonStrategy = CommonStrategy {
     shape: Shape::new(subdomain_name).generation(Generation::Spec).with_status().status_metadata(StatusMetadata::Keep),
 };
 
-static STATUS_ONLY: CommonStrategy =
-    CommonStrategy { shape: Shape::new(subdomain_name).with_status().status_metadata(StatusMetadata::Keep) };
+static STATUS_ONLY: CommonStrategy = CommonStrategy {
+    shape: Shape::new(subdomain_name).with_status().status_metadata(StatusMetadata::Keep).any_finalizers(),
+};
 
 fn core_strategy(kind: &str) -> &'static dyn Strategy {
     match kind {

@@ -156,7 +156,7 @@ pub fn qualified_name(value: &str) -> Vec<String> {
     if name.is_empty() {
         found.push("name part must be non-empty".to_owned());
     } else {
-        found.extend(max_len(name, LABEL_MAX).into_iter().map(|m| format!("name part {m}")));
+        found.extend(max_bytes(name, LABEL_MAX).into_iter().map(|m| format!("name part {m}")));
     }
     if !is_key_part(name) {
         found.push(format!("name part {}", key_message()));
@@ -165,7 +165,7 @@ pub fn qualified_name(value: &str) -> Vec<String> {
 }
 
 pub fn label_value(value: &str) -> Vec<String> {
-    let mut found = max_len(value, LABEL_MAX);
+    let mut found = max_bytes(value, LABEL_MAX);
     if !value.is_empty() && !is_key_part(value) {
         found.push(regex_message(
             "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character",
@@ -311,6 +311,19 @@ fn is_lower_alnum(c: char) -> bool {
 
 fn max_len(value: &str, max: usize) -> Vec<String> {
     if value.len() > max { vec![max_len_message(max)] } else { Vec::new() }
+}
+
+/// The same bound as [`max_len`], in the words of label keys and values.
+fn max_bytes(value: &str, max: usize) -> Vec<String> {
+    if value.len() > max { vec![format!("must be no more than {max} bytes")] } else { Vec::new() }
+}
+
+/// A finalizer of Kubernetes' own has a standard name or one of a domain; other APIs take any qualified name.
+pub fn finalizer_name(value: &str) -> Vec<String> {
+    if value.contains('/') || matches!(value, "kubernetes" | "orphan" | "foregroundDeletion") {
+        return Vec::new();
+    }
+    vec!["name is neither a standard finalizer name nor is it fully qualified".to_owned()]
 }
 
 pub fn max_len_message(max: usize) -> String {

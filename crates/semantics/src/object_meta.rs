@@ -57,6 +57,14 @@ pub fn validate_update(object: &Value, old: &Value) -> Errors {
     errors
 }
 
+/// The finalizers of a new object of Kubernetes' own kinds.
+pub fn validate_known_finalizers(object: &Value, errors: &mut Errors) {
+    let path = metadata_path().child("finalizers");
+    for (index, name) in items(&object["metadata"]["finalizers"]).filter_map(Value::as_str).enumerate() {
+        errors.invalid_each(&path.index(index), name, names::finalizer_name(name));
+    }
+}
+
 /// Labels: keys are qualified names, values label values.
 pub fn validate_labels(labels: &Value, path: &Path, errors: &mut Errors) {
     for (key, value) in entries(labels) {

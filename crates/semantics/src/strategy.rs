@@ -101,11 +101,19 @@ pub struct Shape {
     /// True if status is separate: spec writes keep it, status writes keep all else.
     pub status: bool,
     pub status_metadata: StatusMetadata,
+    /// True if finalizers of a new object must be standard ones or of a domain.
+    pub known_finalizers: bool,
 }
 
 impl Shape {
     pub const fn new(name: NameRule) -> Self {
-        Self { name, generation: Generation::Never, status: false, status_metadata: StatusMetadata::Open }
+        Self {
+            name,
+            generation: Generation::Never,
+            status: false,
+            status_metadata: StatusMetadata::Open,
+            known_finalizers: true,
+        }
     }
 
     #[must_use]
@@ -117,6 +125,13 @@ impl Shape {
     #[must_use]
     pub const fn with_status(mut self) -> Self {
         self.status = true;
+        self
+    }
+
+    /// For the kinds that extend the API: their finalizers may have any qualified name.
+    #[must_use]
+    pub const fn any_finalizers(mut self) -> Self {
+        self.known_finalizers = false;
         self
     }
 
@@ -198,7 +213,10 @@ pub fn create(strategy: &dyn Strategy, context: &Context, object: &mut Value) ->
         }
     }
     let result = strategy.create(context, object);
-    let errors = object_meta::validate_create(object, context.namespace.is_some(), shape.name);
+    let mut errors = object_meta::validate_create(object, context.namespace.is_some(), shape.name);
+    if shape.known_finalizers {
+        object_meta::validate_known_finalizers(object, &mut errors);
+    }
     verdict(errors, result)
 }
 

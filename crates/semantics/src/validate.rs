@@ -3,6 +3,7 @@
 //! One module a concern. Rules of a single kind stand in that kind's file under `kinds`.
 
 pub mod claim;
+pub mod event;
 pub mod labels;
 pub mod numbers;
 pub mod pod;

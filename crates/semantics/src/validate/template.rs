@@ -2,9 +2,10 @@
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::labels::{validate_annotations, validate_label_selector, validate_labels};
+use super::numbers::validate_immutable;
 use super::pod::validate_pod_spec;
 use crate::defaults::text;
 use crate::field::{Errors, Path};
@@ -37,24 +38,55 @@ pub fn validate_running_template(template: &PodTemplateSpec, owner: &str, path: 
     }
 }
 
-/// The selector of a workload: valid, not empty, and matching the template's labels. `owner` is the kind in messages.
+/// How a workload speaks of its selector.
+#[derive(Debug, Clone, Copy)]
+pub struct SelectorOwner {
+    /// What messages call the workload.
+    pub name: &'static str,
+    /// What a selector is told that cannot be used; `None` if the faults of its parts are enough, and if it is left out.
+    pub unusable: Option<&'static str>,
+}
+
+/// Deployments and ReplicaSets say the same of their selectors.
+pub const DEPLOYMENT: SelectorOwner = SelectorOwner { name: "deployment", unusable: Some("invalid label selector") };
+
+/// The selector of a workload: present, valid, not empty, and matching the template's labels. True if it can be used, so
+/// that the template is worth a look. The struct has no absent selector: one without any part counts as left out.
 pub fn validate_selector(
     selector: &LabelSelector,
     template: &PodTemplateSpec,
-    owner: &str,
+    owner: SelectorOwner,
     path: &Path,
     errors: &mut Errors,
-) {
+) -> bool {
     let selector_path = path.child("selector");
+    let absent = *selector == LabelSelector::default();
+    let before = errors.len();
     validate_label_selector(Some(selector), &selector_path, errors);
-    if label_selector::is_empty(selector) {
-        let value = serde_json::to_value(selector).unwrap_or_default();
-        errors.invalid(selector_path, value, format!("empty selector is invalid for {owner}"));
-        return;
+    let usable = errors.len() == before;
+    if let (false, Some(detail)) = (usable, owner.unusable) {
+        errors.invalid(selector_path.clone(), selector_json(selector), detail);
     }
-    let labels = template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
-    if !label_selector::matches(selector, &labels) {
+    if absent && owner.unusable.is_some() {
+        errors.required(selector_path, "");
+    } else if !absent && label_selector::is_empty(selector) {
+        let detail = format!("empty selector is invalid for {}", owner.name);
+        errors.invalid(selector_path, selector_json(selector), detail);
+    }
+    let labels = template.metadata.as_ref().and_then(|m| m.labels.clone());
+    if usable && (absent || !label_selector::matches(selector, &labels.clone().unwrap_or_default())) {
         let path = path.child("template").child("metadata").child("labels");
         errors.invalid(path, json!(labels), "`selector` does not match template `labels`");
     }
+    usable
+}
+
+/// A selector never changes.
+pub fn validate_selector_unchanged(selector: &LabelSelector, old: &LabelSelector, errors: &mut Errors) {
+    let path = Path::root("spec").child("selector");
+    validate_immutable(&selector_json(selector), &selector_json(old), path, errors);
+}
+
+fn selector_json(selector: &LabelSelector) -> Value {
+    if *selector == LabelSelector::default() { Value::Null } else { json!(selector) }
 }

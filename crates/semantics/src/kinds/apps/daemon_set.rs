@@ -1,6 +1,8 @@
 //! DaemonSet: one pod at a time is replaced by default; a change of the template is counted in an annotation.
 
-use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet};
+use k8s_openapi::api::apps::v1::{
+    DaemonSet, DaemonSetSpec, DaemonSetStatus, DaemonSetUpdateStrategy, RollingUpdateDaemonSet,
+};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::defaults::pod_spec::default_template;
@@ -10,10 +12,12 @@ use crate::names::subdomain_name;
 use crate::strategy::{Context, Generation, Shape, Subresource, Write};
 use crate::typed::Rules;
 use crate::validate::numbers::{
-    int_or_percent_value, int_or_string_json, validate_count, validate_immutable, validate_int_or_percent,
-    validate_percent_at_most_100,
+    int_or_percent_value, int_or_string_json, validate_count, validate_int_or_percent, validate_percent_at_most_100,
 };
-use crate::validate::template::{validate_running_template, validate_selector};
+use crate::validate::replicas::{validate_collisions, validate_counts, widen};
+use crate::validate::template::{
+    SelectorOwner, validate_running_template, validate_selector, validate_selector_unchanged,
+};
 
 /// Where the old API's count of template changes lives on.
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
@@ -57,10 +61,13 @@ impl Rules for DaemonSetRules {
 
     fn validate_update(write: &Write<'_>, object: &DaemonSet, old: &DaemonSet, errors: &mut Errors) {
         if write.sub == Subresource::Status {
-            return;
+            let status = object.status.clone().unwrap_or_default();
+            validate_status(&status, errors);
+            let before = old.status.as_ref().and_then(|status| status.collision_count);
+            return validate_collisions(status.collision_count, before, errors);
         }
         let (spec, old) = (&object.spec, &old.spec);
-        validate_immutable(&spec.selector, &old.selector, Path::root("spec").child("selector"), errors);
+        validate_selector_unchanged(&spec.selector, &old.selector, errors);
         validate_spec(spec, errors);
     }
 }
@@ -77,9 +84,33 @@ fn set_template_generation(object: &mut DaemonSet, count: i64) {
     }
 }
 
+fn validate_status(status: &DaemonSetStatus, errors: &mut Errors) {
+    let always = [
+        ("currentNumberScheduled", status.current_number_scheduled),
+        ("numberMisscheduled", status.number_misscheduled),
+        ("desiredNumberScheduled", status.desired_number_scheduled),
+        ("numberReady", status.number_ready),
+    ];
+    validate_counts(&always.map(|(name, count)| (name, Some(i64::from(count)))), errors);
+    validate_counts(&[("observedGeneration", status.observed_generation)], errors);
+    let rest = [
+        ("updatedNumberScheduled", status.updated_number_scheduled),
+        ("numberAvailable", status.number_available),
+        ("numberUnavailable", status.number_unavailable),
+        ("collisionCount", status.collision_count),
+    ];
+    validate_counts(&rest.map(widen), errors);
+}
+
 fn validate_spec(spec: &DaemonSetSpec, errors: &mut Errors) {
     let path = Path::root("spec");
-    validate_selector(&spec.selector, &spec.template, "daemonset", &path, errors);
+    validate_selector(
+        &spec.selector,
+        &spec.template,
+        SelectorOwner { name: "daemonset", unusable: None },
+        &path,
+        errors,
+    );
     validate_running_template(&spec.template, "DaemonSet", &path.child("template"), errors);
     validate_count(spec.min_ready_seconds, path.child("minReadySeconds"), errors);
     if let Some(strategy) = &spec.update_strategy {

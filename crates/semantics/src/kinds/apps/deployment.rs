@@ -10,11 +10,12 @@ use crate::names::subdomain_name;
 use crate::strategy::{Generation, Shape, StatusMetadata, Subresource, Write};
 use crate::typed::Rules;
 use crate::validate::numbers::{
-    int_or_percent_value, int_or_string_json, validate_count, validate_immutable, validate_int_or_percent,
-    validate_percent_at_most_100,
+    int_or_percent_value, int_or_string_json, validate_count, validate_int_or_percent, validate_percent_at_most_100,
 };
-use crate::validate::replicas::{validate_available, validate_parts};
-use crate::validate::template::{validate_running_template, validate_selector};
+use crate::validate::replicas::{validate_available, validate_collisions, validate_counts, validate_parts, widen};
+use crate::validate::template::{
+    DEPLOYMENT, validate_running_template, validate_selector, validate_selector_unchanged,
+};
 
 const QUARTER: &str = "25%";
 
@@ -42,19 +43,14 @@ impl Rules for DeploymentRules {
 
     fn validate_update(write: &Write<'_>, object: &Deployment, old: &Deployment, errors: &mut Errors) {
         if write.sub == Subresource::Status {
-            let collisions = |d: &Deployment| d.status.as_ref().and_then(|s| s.collision_count).unwrap_or(0);
-            if let Some(status) = &object.status {
-                validate_status(status, errors);
-            }
-            if collisions(object) < collisions(old) {
-                let path = Path::root("status").child("collisionCount");
-                errors.invalid(path, collisions(object), "cannot be decremented");
-            }
-            return;
+            let status = object.status.clone().unwrap_or_default();
+            validate_status(&status, errors);
+            let before = old.status.as_ref().and_then(|status| status.collision_count);
+            return validate_collisions(status.collision_count, before, errors);
         }
         let (spec, old) = (&object.spec, &old.spec);
         validate_spec(spec, errors);
-        validate_immutable(&spec.selector, &old.selector, Path::root("spec").child("selector"), errors);
+        validate_selector_unchanged(&spec.selector, &old.selector, errors);
     }
 }
 
@@ -70,8 +66,9 @@ fn default_strategy(strategy: &mut DeploymentStrategy) {
 fn validate_spec(spec: &DeploymentSpec, errors: &mut Errors) {
     let path = Path::root("spec");
     validate_count(spec.replicas, path.child("replicas"), errors);
-    validate_selector(&spec.selector, &spec.template, "deployment", &path, errors);
-    validate_running_template(&spec.template, "ReplicaSet", &path.child("template"), errors);
+    if validate_selector(&spec.selector, &spec.template, DEPLOYMENT, &path, errors) {
+        validate_running_template(&spec.template, "ReplicaSet", &path.child("template"), errors);
+    }
     if let Some(strategy) = &spec.strategy {
         validate_strategy(strategy, &path.child("strategy"), errors);
     }
@@ -115,16 +112,22 @@ fn validate_strategy(strategy: &DeploymentStrategy, path: &Path, errors: &mut Er
 }
 
 fn validate_status(status: &DeploymentStatus, errors: &mut Errors) {
-    let path = Path::root("status");
-    validate_count(status.replicas, path.child("replicas"), errors);
-    validate_count(status.unavailable_replicas, path.child("unavailableReplicas"), errors);
     let parts = [
         ("updatedReplicas", status.updated_replicas),
         ("readyReplicas", status.ready_replicas),
         ("availableReplicas", status.available_replicas),
     ];
+    validate_counts(&[("observedGeneration", status.observed_generation)], errors);
+    validate_counts(&[("replicas", status.replicas)].map(widen), errors);
+    validate_counts(&parts.map(widen), errors);
+    let rest = [
+        ("unavailableReplicas", status.unavailable_replicas),
+        ("terminatingReplicas", status.terminating_replicas),
+        ("collisionCount", status.collision_count),
+    ];
+    validate_counts(&rest.map(widen), errors);
     validate_parts(status.replicas.unwrap_or(0), &parts, errors);
-    validate_available(status.ready_replicas, status.available_replicas, errors);
+    validate_available(status.ready_replicas, status.available_replicas, "readyReplicas", errors);
 }
 
 #[cfg(test)]

@@ -8,9 +8,11 @@ use crate::field::{Errors, Path};
 use crate::names::subdomain_name;
 use crate::strategy::{Generation, Shape, Subresource, Write};
 use crate::typed::Rules;
-use crate::validate::numbers::{validate_count, validate_immutable};
+use crate::validate::numbers::validate_count;
 use crate::validate::replicas::{ReplicaCounts, validate_replica_counts};
-use crate::validate::template::{validate_running_template, validate_selector};
+use crate::validate::template::{
+    DEPLOYMENT, validate_running_template, validate_selector, validate_selector_unchanged,
+};
 
 pub struct ReplicaSetRules;
 
@@ -34,7 +36,7 @@ impl Rules for ReplicaSetRules {
         }
         let (spec, old) = (&object.spec, &old.spec);
         validate_spec(spec, errors);
-        validate_immutable(&spec.selector, &old.selector, Path::root("spec").child("selector"), errors);
+        validate_selector_unchanged(&spec.selector, &old.selector, errors);
     }
 }
 
@@ -43,8 +45,9 @@ fn validate_spec(spec: &ReplicaSetSpec, errors: &mut Errors) {
     validate_count(spec.replicas, path.child("replicas"), errors);
     validate_count(spec.min_ready_seconds, path.child("minReadySeconds"), errors);
     let template = spec.template.clone().unwrap_or_default();
-    validate_selector(&spec.selector, &template, "deployment", &path, errors);
-    validate_running_template(&template, "ReplicaSet", &path.child("template"), errors);
+    if validate_selector(&spec.selector, &template, DEPLOYMENT, &path, errors) {
+        validate_running_template(&template, "ReplicaSet", &path.child("template"), errors);
+    }
 }
 
 fn validate_status(object: &ReplicaSet, errors: &mut Errors) {
@@ -54,6 +57,8 @@ fn validate_status(object: &ReplicaSet, errors: &mut Errors) {
         fully_labeled: status.fully_labeled_replicas,
         ready: status.ready_replicas,
         available: status.available_replicas,
+        terminating: status.terminating_replicas,
+        observed_generation: status.observed_generation,
     };
     validate_replica_counts(&counts, errors);
 }

@@ -1,6 +1,6 @@
 //! StatefulSet: ordered, claims retained by default; only replicas, template, strategies and ordinals may change.
 
-use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy};
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetStatus, StatefulSetUpdateStrategy};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaimVolumeSource, PodTemplateSpec, Volume};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::json;
@@ -16,7 +16,10 @@ use crate::validate::claim::validate_claim_spec;
 use crate::validate::numbers::{
     int_or_percent_value, validate_count, validate_immutable, validate_int_or_percent, validate_percent_at_most_100,
 };
-use crate::validate::template::{validate_running_template, validate_selector};
+use crate::validate::replicas::{validate_available, validate_collisions, validate_counts, validate_parts, widen};
+use crate::validate::template::{
+    SelectorOwner, validate_running_template, validate_selector, validate_selector_unchanged,
+};
 
 pub struct StatefulSetRules;
 
@@ -46,15 +49,18 @@ impl Rules for StatefulSetRules {
 
     fn validate_update(write: &Write<'_>, object: &StatefulSet, old: &StatefulSet, errors: &mut Errors) {
         if write.sub == Subresource::Status {
-            return;
+            let status = object.status.clone().unwrap_or_default();
+            validate_status(&status, errors);
+            let before = old.status.as_ref().and_then(|status| status.collision_count);
+            return validate_collisions(status.collision_count, before, errors);
         }
         let (spec, old) = (&object.spec, &old.spec);
         validate_spec(spec, errors);
         let path = Path::root("spec");
-        validate_immutable(&spec.selector, &old.selector, path.child("selector"), errors);
+        validate_selector_unchanged(&spec.selector, &old.selector, errors);
         let claims = path.child("volumeClaimTemplates");
         validate_immutable(&spec.volume_claim_templates, &old.volume_claim_templates, claims, errors);
-        validate_immutable(&spec.service_name, &old.service_name, path.child("serviceName"), errors);
+        validate_immutable(&text(&spec.service_name), &text(&old.service_name), path.child("serviceName"), errors);
         let policy = path.child("podManagementPolicy");
         validate_immutable(&spec.pod_management_policy, &old.pod_management_policy, policy, errors);
     }
@@ -71,6 +77,21 @@ fn default_strategy(strategy: &mut StatefulSetUpdateStrategy) {
         fill(&mut rolling.partition, 0);
         fill(&mut rolling.max_unavailable, IntOrString::Int(1));
     }
+}
+
+fn validate_status(status: &StatefulSetStatus, errors: &mut Errors) {
+    let parts = [
+        ("readyReplicas", status.ready_replicas),
+        ("currentReplicas", status.current_replicas),
+        ("updatedReplicas", status.updated_replicas),
+        ("availableReplicas", status.available_replicas),
+    ];
+    validate_counts(&[("replicas", Some(i64::from(status.replicas)))], errors);
+    validate_counts(&parts.map(widen), errors);
+    validate_counts(&[("observedGeneration", status.observed_generation)], errors);
+    validate_counts(&[("collisionCount", status.collision_count)].map(widen), errors);
+    validate_parts(status.replicas, &parts, errors);
+    validate_available(status.ready_replicas, status.available_replicas, "status.readyReplicas", errors);
 }
 
 fn validate_spec(spec: &StatefulSetSpec, errors: &mut Errors) {
@@ -91,8 +112,10 @@ fn validate_spec(spec: &StatefulSetSpec, errors: &mut Errors) {
     if !service.is_empty() {
         errors.invalid_each(&path.child("serviceName"), service, dns1123_label(service));
     }
-    validate_selector(&spec.selector, &spec.template, "statefulset", &path, errors);
-    validate_running_template(&effective_template(spec), "StatefulSet", &path.child("template"), errors);
+    let owner = SelectorOwner { name: "statefulset", unusable: Some("") };
+    if validate_selector(&spec.selector, &spec.template, owner, &path, errors) {
+        validate_running_template(&effective_template(spec), "StatefulSet", &path.child("template"), errors);
+    }
 }
 
 /// The template as its pods will have it: with the claims as volumes, without the names the controller sets.

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Namespace;
 
 use crate::defaults::fill_text;
 use crate::field::{Errors, Path};
-use crate::names::{label_name, qualified_name};
+use crate::names::{finalizer_name, label_name, qualified_name};
 use crate::strategy::{Context, Shape, Subresource, Write};
 use crate::typed::Rules;
 
@@ -65,12 +65,9 @@ fn label_with_name(object: &mut Namespace) {
 
 fn validate_finalizers(object: &Namespace, errors: &mut Errors) {
     let path = Path::root("spec").child("finalizers");
-    for name in object.spec.iter().flat_map(|spec| spec.finalizers.iter().flatten()) {
-        errors.invalid_each(&path, name, qualified_name(name));
-        if !name.contains('/') && !matches!(name.as_str(), "kubernetes" | "orphan" | "foregroundDeletion") {
-            let detail = "name is neither a standard finalizer name nor is it fully qualified";
-            errors.invalid(path.clone(), name.as_str(), detail);
-        }
+    for (index, name) in object.spec.iter().flat_map(|spec| spec.finalizers.iter().flatten()).enumerate() {
+        errors.invalid_each(&path.index(index), name, qualified_name(name));
+        errors.invalid_each(&path.index(index), name, finalizer_name(name));
     }
 }
 
@@ -96,6 +93,18 @@ mod tests {
         assert_eq!(made["metadata"]["labels"]["kubernetes.io/metadata.name"], "e2e-abcde");
         assert_eq!(made["status"]["phase"], "Active");
         assert_eq!(made["spec"]["finalizers"], json!(["kubernetes"]));
+    }
+
+    #[test]
+    fn finalizers_are_standard_or_of_a_domain() {
+        check_create("", "v1", "Namespace", json!({"spec": {"finalizers": ["orphan", "a.b/c"]}}), "");
+        check_create(
+            "",
+            "v1",
+            "Namespace",
+            json!({"spec": {"finalizers": ["kubernetes", "other"]}}),
+            "spec.finalizers[1]: Invalid value: \"other\": name is neither a standard finalizer name nor is it fully qualified",
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod resize;
 mod status;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodAffinityTerm, PodCondition, PodSpec, PodStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement, Time};
 use std::collections::BTreeMap;
 
 use crate::defaults::pod_spec::default_pod_spec;
@@ -42,13 +42,13 @@ impl Rules for PodRules {
         }
     }
 
-    fn prepare_create(_context: &Context, object: &mut Pod) {
+    fn prepare_create(context: &Context, object: &mut Pod) {
         let labels = object.metadata.labels.clone().unwrap_or_default();
         let status = object.status.get_or_insert_default();
         status.phase = Some("Pending".to_owned());
         let Some(spec) = &mut object.spec else { return };
         if spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()) {
-            status.conditions = Some(vec![gated_condition()]);
+            status.conditions = Some(vec![gated_condition(context.now)]);
         }
         merge_label_keys(spec, &labels);
         default_pod_level(spec);
@@ -154,8 +154,9 @@ fn default_ips(status: &mut PodStatus) {
     }
 }
 
-fn gated_condition() -> PodCondition {
+fn gated_condition(now: jiff::Timestamp) -> PodCondition {
     PodCondition {
+        last_transition_time: Some(Time(now)),
         type_: "PodScheduled".to_owned(),
         status: "False".to_owned(),
         reason: Some("SchedulingGated".to_owned()),

@@ -73,6 +73,8 @@ fn validate_status(object: &ReplicationController, errors: &mut Errors) {
         fully_labeled: status.fully_labeled_replicas,
         ready: status.ready_replicas,
         available: status.available_replicas,
+        terminating: None,
+        observed_generation: status.observed_generation,
     };
     validate_replica_counts(&counts, errors);
 }

@@ -12,7 +12,7 @@ use crate::names::subdomain_name;
 use crate::strategy::{Generation, Shape, StatusMetadata, Strategy};
 use crate::typed::{Rules, Typed};
 
-const WEBHOOK: Shape = Shape::new(subdomain_name).generation(Generation::Content);
+const WEBHOOK: Shape = Shape::new(subdomain_name).any_finalizers().generation(Generation::Content);
 
 pub fn strategy(version: &str, kind: &str) -> &'static dyn Strategy {
     match (version, kind) {
@@ -117,8 +117,11 @@ pub struct ValidatingPolicyRules;
 
 impl Rules for ValidatingPolicyRules {
     type Object = ValidatingAdmissionPolicy;
-    const SHAPE: Shape =
-        Shape::new(subdomain_name).generation(Generation::Spec).with_status().status_metadata(StatusMetadata::Keep);
+    const SHAPE: Shape = Shape::new(subdomain_name)
+        .any_finalizers()
+        .generation(Generation::Spec)
+        .with_status()
+        .status_metadata(StatusMetadata::Keep);
 
     fn default(object: &mut Self::Object) {
         let spec = object.spec.get_or_insert_default();
@@ -131,7 +134,7 @@ pub struct MutatingPolicyRules;
 
 impl Rules for MutatingPolicyRules {
     type Object = MutatingAdmissionPolicy;
-    const SHAPE: Shape = Shape::new(subdomain_name).generation(Generation::Spec);
+    const SHAPE: Shape = Shape::new(subdomain_name).any_finalizers().generation(Generation::Spec);
 
     fn default(object: &mut Self::Object) {
         let spec = object.spec.get_or_insert_default();
@@ -144,7 +147,7 @@ pub struct ValidatingPolicyBindingRules;
 
 impl Rules for ValidatingPolicyBindingRules {
     type Object = ValidatingAdmissionPolicyBinding;
-    const SHAPE: Shape = Shape::new(subdomain_name).generation(Generation::Spec);
+    const SHAPE: Shape = Shape::new(subdomain_name).any_finalizers().generation(Generation::Spec);
 
     fn default(object: &mut Self::Object) {
         default_match(&mut object.spec.match_resources);

@@ -13,7 +13,11 @@ pub struct CustomResourceDefinitionStrategy;
 
 impl Strategy for CustomResourceDefinitionStrategy {
     fn shape(&self) -> Shape {
-        Shape::new(subdomain_name).generation(Generation::Spec).with_status().status_metadata(StatusMetadata::Keep)
+        Shape::new(subdomain_name)
+            .any_finalizers()
+            .generation(Generation::Spec)
+            .with_status()
+            .status_metadata(StatusMetadata::Keep)
     }
 
     fn default(&self, object: &mut Value) -> Result<(), String> {

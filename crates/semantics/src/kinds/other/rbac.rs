@@ -1,7 +1,7 @@
 //! RBAC: roles and bindings of both scopes. What a rule grants and whether its author may grant it is the API server's.
 
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::PLAIN;
 use crate::defaults::{fill_text, text};
@@ -63,7 +63,7 @@ impl Rules for RoleBindingRules {
     }
 
     fn validate_update(_write: &Write<'_>, object: &RoleBinding, old: &RoleBinding, errors: &mut Errors) {
-        validate_immutable(&object.role_ref, &old.role_ref, Path::root("roleRef"), errors);
+        validate_immutable(&role_json(&object.role_ref), &role_json(&old.role_ref), Path::root("roleRef"), errors);
     }
 }
 
@@ -83,7 +83,7 @@ impl Rules for ClusterRoleBindingRules {
     }
 
     fn validate_update(_write: &Write<'_>, object: &ClusterRoleBinding, old: &ClusterRoleBinding, errors: &mut Errors) {
-        validate_immutable(&object.role_ref, &old.role_ref, Path::root("roleRef"), errors);
+        validate_immutable(&role_json(&object.role_ref), &role_json(&old.role_ref), Path::root("roleRef"), errors);
     }
 }
 
@@ -96,17 +96,24 @@ fn default_binding(role: &mut RoleRef, subjects: &mut Option<Vec<Subject>>) {
     }
 }
 
+/// The reference as messages show it: by the names of upstream's struct.
+fn role_json(role: &RoleRef) -> Value {
+    json!({"APIGroup": role.api_group, "Kind": role.kind, "Name": role.name})
+}
+
 fn validate_rules(rules: &Option<Vec<PolicyRule>>, namespaced: bool, errors: &mut Errors) {
+    let path = |index: usize| Path::root("rules").index(index);
     for (index, rule) in rules.iter().flatten().enumerate() {
-        validate_rule(rule, namespaced, &Path::root("rules").index(index), errors);
+        validate_rule(rule, namespaced, &path(index), errors);
+    }
+    // Upstream asks this of all rules after the rest.
+    for (index, _) in rules.iter().flatten().enumerate().filter(|(_, rule)| rule.verbs.is_empty()) {
+        errors.required(path(index).child("verbs"), "");
     }
 }
 
 fn validate_rule(rule: &PolicyRule, namespaced: bool, path: &Path, errors: &mut Errors) {
     let filled = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
-    if rule.verbs.is_empty() {
-        errors.required(path.child("verbs"), "verbs must contain at least one value");
-    }
     if filled(&rule.non_resource_urls) {
         let path = path.child("nonResourceURLs");
         if namespaced {
@@ -136,7 +143,11 @@ fn validate_cluster_role(object: &ClusterRole, errors: &mut Errors) {
         errors.required(path.clone(), "at least one clusterRoleSelector required if aggregationRule is non-nil");
     }
     for (index, selector) in selectors.iter().enumerate() {
+        let before = errors.len();
         validate_label_selector(Some(selector), &path.index(index), errors);
+        if errors.len() > before {
+            errors.invalid(path.index(index), Value::Null, "invalid label selector.");
+        }
     }
 }
 
@@ -156,28 +167,32 @@ fn validate_ref(role: &RoleRef, kinds: &[&str], errors: &mut Errors) {
 }
 
 fn validate_subjects(subjects: &Option<Vec<Subject>>, namespaced: bool, errors: &mut Errors) {
+    let path = |index: usize| Path::root("subjects").index(index);
     for (index, subject) in subjects.iter().flatten().enumerate() {
-        let path = Path::root("subjects").index(index);
-        let group = subject.api_group.as_deref().unwrap_or_default();
-        if subject.name.is_empty() {
-            errors.required(path.child("name"), "");
-        }
-        match subject.kind.as_str() {
-            "ServiceAccount" => {
-                if !subject.name.is_empty() {
-                    errors.invalid_each(&path.child("name"), &subject.name, subdomain_name(&subject.name, false));
-                }
-                if !group.is_empty() {
-                    errors.not_supported(path.child("apiGroup"), group, &[""]);
-                }
-                if !namespaced && subject.namespace.as_deref().is_none_or(str::is_empty) {
-                    errors.required(path.child("namespace"), "");
-                }
+        validate_subject(subject, namespaced, &path(index), errors);
+    }
+    for (index, _) in subjects.iter().flatten().enumerate().filter(|(_, subject)| subject.name.is_empty()) {
+        errors.required(path(index).child("name"), "");
+    }
+}
+
+fn validate_subject(subject: &Subject, namespaced: bool, path: &Path, errors: &mut Errors) {
+    let group = subject.api_group.as_deref().unwrap_or_default();
+    match subject.kind.as_str() {
+        "ServiceAccount" => {
+            if !subject.name.is_empty() {
+                errors.invalid_each(&path.child("name"), &subject.name, subdomain_name(&subject.name, false));
             }
-            "User" | "Group" if group == GROUP => {}
-            "User" | "Group" => errors.not_supported(path.child("apiGroup"), group, &[GROUP]),
-            other => errors.not_supported(path.child("kind"), other, &["ServiceAccount", "User", "Group"]),
+            if !group.is_empty() {
+                errors.not_supported(path.child("apiGroup"), group, &[""]);
+            }
+            if !namespaced && subject.namespace.as_deref().is_none_or(str::is_empty) {
+                errors.required(path.child("namespace"), "");
+            }
         }
+        "User" | "Group" if group == GROUP => {}
+        "User" | "Group" => errors.not_supported(path.child("apiGroup"), group, &[GROUP]),
+        other => errors.not_supported(path.child("kind"), other, &["ServiceAccount", "User", "Group"]),
     }
 }
 
@@ -197,7 +212,25 @@ mod tests {
             "RoleBinding",
             json!({"roleRef": {"kind": "Role", "name": "c"}}),
             binding,
-            "roleRef: Invalid value: {\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"Role\",\"name\":\"c\"}: field is immutable",
+            "roleRef: Invalid value: {\"APIGroup\":\"rbac.authorization.k8s.io\",\"Kind\":\"Role\",\"Name\":\"c\"}: field is immutable",
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_asked_for_after_the_rest() {
+        check_create(
+            super::GROUP,
+            "v1",
+            "RoleBinding",
+            json!({"roleRef": {"kind": "Role", "name": "a"}, "subjects": [{"kind": "", "name": ""}]}),
+            "[subjects[0].kind: Unsupported value: \"\": supported values: \"ServiceAccount\", \"User\", \"Group\", subjects[0].name: Required value]",
+        );
+        check_create(
+            super::GROUP,
+            "v1",
+            "Role",
+            json!({"rules": [{"verbs": [], "apiGroups": [""]}]}),
+            "[rules[0].resources: Required value: resource rules must supply at least one resource, rules[0].verbs: Required value]",
         );
     }
 
