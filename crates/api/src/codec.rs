@@ -15,6 +15,7 @@ pub mod wire;
 mod encode;
 mod json;
 mod sink;
+mod syntax;
 mod time;
 mod walk;
 
@@ -24,6 +25,7 @@ use crate::schema::MessageRef;
 
 pub use encode::{EncodeError, encode_proto};
 pub use json::{DecodeError, Decoded, decode_json_strict, strict_decoding_message};
+pub use syntax::check_json;
 
 /// `apiVersion` and `kind` of an object; protobuf has them in the envelope, JSON in the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -175,7 +175,7 @@ fn event(record: &AuditRecord) -> Value {
         "kind": "Event",
         "apiVersion": "audit.k8s.io/v1",
         "level": "Metadata",
-        "auditID": base::id::uid(&mut base::OsRng),
+        "auditID": record.id,
         "stage": "ResponseComplete",
         "requestURI": attributes.path,
         "verb": attributes.verb,

@@ -24,11 +24,11 @@ use crate::reader::Reader;
 /// The group whose members may do everything, whatever the bindings say.
 pub const PRIVILEGED_GROUP: &str = "system:masters";
 
-/// Asks several authorizers in order.
-pub struct AuthorizerChain(Vec<Arc<dyn Authorizer>>);
+/// Asks several authorizers in order; each has the name that its reasons are given under.
+pub struct AuthorizerChain(Vec<(&'static str, Arc<dyn Authorizer>)>);
 
 impl AuthorizerChain {
-    pub fn new(authorizers: Vec<Arc<dyn Authorizer>>) -> Self {
+    pub fn new(authorizers: Vec<(&'static str, Arc<dyn Authorizer>)>) -> Self {
         Self(authorizers)
     }
 }
@@ -40,10 +40,10 @@ impl Authorizer for AuthorizerChain {
                 return Decision::Allow;
             }
             let mut reasons = Vec::new();
-            for authorizer in &self.0 {
+            for (name, authorizer) in &self.0 {
                 match authorizer.authorize(attributes).await {
                     Decision::NoOpinion(reason) if reason.is_empty() => {}
-                    Decision::NoOpinion(reason) => reasons.push(reason),
+                    Decision::NoOpinion(reason) => reasons.push(format!("{name}: {reason}")),
                     decided => return decided,
                 }
             }

@@ -159,6 +159,8 @@ pub trait Admission: Send + Sync {
 /// A finished request, for the audit log.
 #[derive(Debug, Clone)]
 pub struct AuditRecord {
+    /// The client's `Audit-ID`, or one of ours; the response carries it, too.
+    pub id: String,
     pub attributes: Attributes,
     pub code: u16,
     pub received: jiff::Timestamp,
@@ -238,6 +240,11 @@ pub trait PathHandler: Send + Sync {
     /// `None`: not mine. The request has no body worth reading.
     fn serve<'a>(&'a self, parts: &'a http::request::Parts)
     -> BoxFuture<'a, Option<http::Response<crate::body::Body>>>;
+
+    /// What the list of paths at `/` shows of them.
+    fn paths(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Adds to `/metrics`.

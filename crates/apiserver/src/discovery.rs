@@ -8,8 +8,8 @@ use api::kinds::{Kind, Subresource, split_api_version};
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
 
-/// Content type of the aggregated form, version to be appended.
-const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;as=APIGroupDiscoveryList;v=";
+/// Content type of the aggregated form, as far as all versions share it.
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io";
 
 /// What the client wants from `/api` and `/apis`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +27,8 @@ impl Form {
     pub fn content_type(self) -> String {
         match self {
             Form::Legacy => "application/json".to_owned(),
-            Form::AggregatedV2 => format!("{AGGREGATED}v2"),
-            Form::AggregatedV2Beta1 => format!("{AGGREGATED}v2beta1"),
+            Form::AggregatedV2 => format!("{AGGREGATED};v=v2;as=APIGroupDiscoveryList"),
+            Form::AggregatedV2Beta1 => format!("{AGGREGATED};v=v2beta1;as=APIGroupDiscoveryList"),
         }
     }
 }

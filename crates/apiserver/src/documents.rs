@@ -4,7 +4,7 @@
 //! each is built at its first request and kept as bytes; there are as many as paths, representations included, so the cache
 //! is bounded. A matching `If-None-Match` is answered 304 without a body.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use api::kinds::{self, split_api_version};
@@ -17,7 +17,13 @@ use serde_json::Value;
 use crate::body::{Body, empty, full, response};
 use crate::chain::PathHandler;
 use crate::discovery::{self, Form, etag};
+use crate::encode::value_bytes;
+use crate::error::ApiError;
+use crate::negotiate::{Offers, Representation, negotiate_output};
 use crate::openapi;
+use crate::request::Query;
+use crate::rest;
+use crate::server::error_response;
 
 /// Serves `/api`, `/apis` and below down to group-versions, `/openapi/v2` and `/openapi/v3`.
 pub struct Documents {
@@ -47,8 +53,9 @@ impl Documents {
         if !ours {
             return None;
         }
-        if !matches!(parts.method, Method::GET | Method::HEAD) {
-            return Some(response(StatusCode::METHOD_NOT_ALLOWED, empty()));
+        let read = parts.method == Method::GET || (parts.method == Method::HEAD && path.starts_with("openapi/"));
+        if !read {
+            return Some(error_response(&ApiError::method_not_allowed(), Representation::JSON));
         }
         let accept = header_text(parts, &header::ACCEPT);
         if let Some(path) = path.strip_prefix("openapi/v3/")
@@ -56,8 +63,28 @@ impl Documents {
         {
             return Some(redirect);
         }
-        let document = self.document(path, accept)?;
-        Some(respond(parts, path, &document))
+        if path.starts_with("openapi/") {
+            return self.document(path, Form::Legacy, accept).map(|document| respond_cacheable(parts, path, &document));
+        }
+        let form = if matches!(path, "api" | "apis") { discovery::negotiate(accept) } else { Form::Legacy };
+        if form == Form::Legacy {
+            return self.legacy(parts, path);
+        }
+        self.document(path, form, accept).map(|document| respond_cacheable(parts, path, &document))
+    }
+
+    /// Unaggregated discovery: in every form of objects, and never cached.
+    fn legacy(&self, parts: &Parts, path: &str) -> Option<Response<Body>> {
+        let Some(value) = self.build(path, Form::Legacy) else {
+            let known = is_below_known_group(path);
+            return known.then(|| error_response(&ApiError::no_such_resource(), Representation::JSON));
+        };
+        let query = Query::parse(parts.uri.query().unwrap_or_default());
+        let answer = negotiate_output(&parts.headers, &query, Offers::PLAIN).and_then(|wants| {
+            let bytes = value_bytes(&value, wants.media, wants.pretty)?;
+            Ok(rest::respond(StatusCode::OK, wants.media, bytes))
+        });
+        Some(answer.unwrap_or_else(|error| error_response(&error, Representation::JSON)))
     }
 
     /// A document asked for by the hash of another build has moved.
@@ -73,8 +100,7 @@ impl Documents {
         Some(response)
     }
 
-    fn document(&self, path: &str, accept: &str) -> Option<Document> {
-        let form = if matches!(path, "api" | "apis") { discovery::negotiate(accept) } else { Form::Legacy };
+    fn document(&self, path: &str, form: Form, accept: &str) -> Option<Document> {
         let protobuf = path == "openapi/v2" && accept.split(',').next().is_some_and(is_gnostic);
         let key = format!("{path} {form:?} {protobuf}");
         if let Some(document) = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
@@ -120,8 +146,30 @@ impl Documents {
 }
 
 impl PathHandler for Documents {
+    fn paths(&self) -> Vec<String> {
+        let versions = kinds::all().iter().map(|kind| match kind.group {
+            "" => "/api/v1".to_owned(),
+            group => format!("/apis/{group}/{}", kind.version),
+        });
+        let groups = kinds::all().iter().filter(|kind| !kind.group.is_empty());
+        let fixed = ["/api", "/apis", "/openapi/v2", "/openapi/v3"].map(str::to_owned);
+        let all: BTreeSet<String> =
+            versions.chain(groups.map(|kind| format!("/apis/{}", kind.group))).chain(fixed).collect();
+        all.into_iter().collect()
+    }
+
     fn serve<'a>(&'a self, parts: &'a Parts) -> BoxFuture<'a, Option<Response<Body>>> {
         Box::pin(async { self.answer(parts) })
+    }
+}
+
+/// Whether something is served below the group that the path names, though not this version of it.
+fn is_below_known_group(path: &str) -> bool {
+    let known = |group: &str| kinds::all().iter().any(|kind| kind.group == group);
+    match path.split('/').collect::<Vec<_>>().as_slice() {
+        ["api", ..] => true,
+        ["apis", group, _, ..] => known(group),
+        _ => false,
     }
 }
 
@@ -133,7 +181,7 @@ fn header_text<'p>(parts: &'p Parts, name: &header::HeaderName) -> &'p str {
     parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-fn respond(parts: &Parts, path: &str, document: &Document) -> Response<Body> {
+fn respond_cacheable(parts: &Parts, path: &str, document: &Document) -> Response<Body> {
     let quoted = format!("\"{}\"", document.etag);
     let known = header_text(parts, &header::IF_NONE_MATCH).split(',').any(|tag| tag.trim() == quoted);
     let mut response =
@@ -184,19 +232,28 @@ mod tests {
             check(path, &[], (200, json));
         }
         let wanted = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
-        let got = "application/json;g=apidiscovery.k8s.io;as=APIGroupDiscoveryList;v=v2";
+        let got = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
         check("/apis", &[("accept", wanted)], (200, got));
         check("/openapi/v2", &[("accept", openapi::V2_PROTOBUF)], (200, openapi::V2_PROTOBUF));
-        for path in ["/healthz", "/apis/none", "/apis/apps/v9", "/openapi/v3/apis/none/v1", "/openapi"] {
+        check("/apis/apps/v1", &[("accept", "application/yaml")], (200, "application/yaml"));
+        check(
+            "/apis/apps/v1",
+            &[("accept", "application/vnd.kubernetes.protobuf")],
+            (200, "application/vnd.kubernetes.protobuf"),
+        );
+        check("/apis/apps/v1", &[("accept", "text/plain")], (406, json));
+        check("/apis/apps/v9", &[], (404, json));
+        for path in ["/healthz", "/apis/none", "/apis/none/v1", "/openapi/v3/apis/none/v1", "/openapi"] {
             assert!(get(path, &[]).is_none(), "{path}");
         }
     }
 
     #[test]
     fn etags_and_hashes() {
-        let first = check("/api/v1", &[], (200, "application/json"));
+        let first = check("/openapi/v2", &[], (200, "application/json"));
         let tag = first.headers()["etag"].to_str().unwrap().to_owned();
-        check("/api/v1", &[("if-none-match", &tag)], (304, "application/json"));
+        check("/openapi/v2", &[("if-none-match", &tag)], (304, "application/json"));
+        assert!(check("/api/v1", &[], (200, "application/json")).headers().get("etag").is_none());
         let stale = get("/openapi/v3/api/v1?hash=OLD", &[]).unwrap();
         assert_eq!(stale.status(), 301);
         let location = stale.headers()["location"].to_str().unwrap().to_owned();

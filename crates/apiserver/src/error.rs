@@ -115,6 +115,29 @@ impl ApiError {
         Self::new(406, "NotAcceptable", format!("only the following media types are accepted: {list}"))
     }
 
+    /// Understood, but not possible for this object as it is.
+    pub fn unprocessable() -> Self {
+        let mut error = Self::new(422, "Invalid", "the server rejected our request due to an error in our request");
+        error.details = Some(json!({}));
+        error
+    }
+
+    /// No form of the Accept header is one that this path can answer with at all.
+    pub fn no_representation(available: &[&str]) -> Self {
+        let list = available.join(", ");
+        let mut error =
+            Self::new(406, "NotAcceptable", format!("406: Not Acceptable\n\nAvailable representations: {list}"));
+        error.details = Some(json!({}));
+        error
+    }
+
+    /// A patch of a type that there is not.
+    pub fn unsupported_patch_type() -> Self {
+        let mut error = Self::new(415, "UnsupportedMediaType", "415: Unsupported Media Type");
+        error.details = Some(json!({}));
+        error
+    }
+
     pub fn unsupported_media_type(supported: &[&str]) -> Self {
         let list = supported.join(", ");
         let message =

@@ -50,6 +50,7 @@ pub mod stored;
 pub mod streams;
 pub mod table;
 pub mod upkeep;
+pub mod write_options;
 
 pub use chain::Identity;
 pub use config::ApiServerConfig;

@@ -5,7 +5,7 @@
 //! The rules are `semantics::apply`; this file brings the manager's name, the version and the time.
 
 use semantics::Subresource;
-use semantics::apply::{ApplyError, Writer};
+use semantics::apply::{ApplyError, Configuration, Writer};
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
@@ -28,17 +28,23 @@ pub fn track(call: &Call, object: &mut Value, old: Option<&Value>, sub: Subresou
     semantics::apply::track(&writer(call, &manager, sub), object, old);
 }
 
-/// The object that results from applying `config` to the current one. Errors: 409 with one cause per conflict, 400.
+/// The object that results from applying `config` to the current one. Errors: see [`apply_error`].
 pub fn apply(
     call: &Call,
     current: Option<&Value>,
-    config: &Value,
+    config: Configuration<'_>,
     sub: Subresource,
     force: bool,
 ) -> Result<Value, ApiError> {
     let manager = call.field_manager();
-    semantics::apply::apply(&writer(call, &manager, sub), current, config, force).map_err(|error| match error {
+    semantics::apply::apply(&writer(call, &manager, sub), current, config, force).map_err(apply_error)
+}
+
+/// 409 with one cause per conflict; 400; 500 for what does not conform to the schema.
+pub fn apply_error(error: ApplyError) -> ApiError {
+    match error {
         ApplyError::Malformed(text) => ApiError::bad_request(text),
+        ApplyError::Untyped(_) => ApiError::new(500, "", error.to_string()),
         ApplyError::Conflicts { message, causes } => {
             let causes: Vec<Value> = causes
                 .into_iter()
@@ -48,5 +54,5 @@ pub fn apply(
             error.details = Some(json!({"causes": causes}));
             error
         }
-    })
+    }
 }

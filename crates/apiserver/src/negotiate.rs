@@ -7,6 +7,7 @@ use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, USER_AGENT};
 
 use crate::error::ApiError;
 use crate::request::Query;
+use crate::write_options::OptionsKind;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Media {
@@ -19,6 +20,9 @@ impl Media {
     pub const ALL: [&'static str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
     const STREAMS: [&'static str; 2] =
         ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
+    /// What a path answers that both lists and watches.
+    const COLLECTION: [&'static str; 5] =
+        [Self::ALL[0], Self::ALL[1], Self::ALL[2], Self::STREAMS[0], Self::STREAMS[1]];
 
     pub fn content_type(self) -> &'static str {
         match self {
@@ -80,10 +84,12 @@ pub struct Offers {
     pub proto: bool,
     /// A watch: no YAML.
     pub stream: bool,
+    /// A path that both lists and watches.
+    pub collection: bool,
 }
 
 impl Offers {
-    pub const PLAIN: Self = Self { transforms: false, proto: true, stream: false };
+    pub const PLAIN: Self = Self { transforms: false, proto: true, stream: false, collection: false };
 }
 
 /// One clause of an Accept header.
@@ -94,6 +100,17 @@ struct Clause<'a> {
     quality: f32,
 }
 
+impl Clause<'_> {
+    fn is(&self, media: Media) -> bool {
+        media.content_type().split_once('/') == Some((self.kind, self.sub))
+    }
+
+    /// One of our types by name, or any at all.
+    fn names_known_type(&self) -> bool {
+        (self.kind, self.sub) == ("*", "*") || [Media::Json, Media::Yaml, Media::Proto].into_iter().any(|m| self.is(m))
+    }
+}
+
 pub fn negotiate_output(headers: &HeaderMap, query: &Query, offers: Offers) -> Result<Representation, ApiError> {
     let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let mut plain = Representation { pretty: wants_pretty(headers, query), ..Representation::JSON };
@@ -101,8 +118,14 @@ pub fn negotiate_output(headers: &HeaderMap, query: &Query, offers: Offers) -> R
         return Ok(plain);
     }
     let mut clauses: Vec<Clause<'_>> = accept.split(',').filter_map(parse_clause).collect();
+    if !clauses.iter().any(Clause::names_known_type) {
+        return Err(ApiError::no_representation(if offers.collection { &Media::COLLECTION } else { &Media::ALL }));
+    }
     clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality));
     for clause in &clauses {
+        if offers.stream && clause.is(Media::Yaml) {
+            break;
+        }
         for media in [Media::Json, Media::Yaml, Media::Proto] {
             if let Some(found) = accept_clause(clause, media, offers) {
                 plain = Representation { pretty: found.pretty || plain.pretty, ..found };
@@ -129,9 +152,8 @@ fn parse_clause(text: &str) -> Option<Clause<'_>> {
 }
 
 fn accept_clause(clause: &Clause<'_>, media: Media, offers: Offers) -> Option<Representation> {
-    let (kind, sub) = media.content_type().split_once('/')?;
-    let any = clause.kind == "*" && clause.sub == "*";
-    let fits = any || (clause.kind == kind && (clause.sub == sub || clause.sub == "*"));
+    let wild = clause.sub == "*" && matches!(clause.kind, "*" | "application");
+    let fits = wild || clause.is(media);
     if !fits || (media == Media::Proto && !offers.proto) || (media == Media::Yaml && offers.stream) {
         return None;
     }
@@ -191,12 +213,13 @@ pub enum PatchType {
 }
 
 impl PatchType {
-    const ALL: [&'static str; 4] = [
-        "application/json-patch+json",
-        "application/merge-patch+json",
-        "application/apply-patch+yaml",
-        "application/strategic-merge-patch+json",
-    ];
+    pub fn options_kind(self) -> OptionsKind {
+        if self == Self::Apply { OptionsKind::Apply } else { OptionsKind::Patch }
+    }
+
+    /// What custom resources take.
+    const ALL: [&'static str; 3] =
+        ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
 }
 
 /// `strategic`: custom resources have none.
@@ -206,7 +229,8 @@ pub fn negotiate_patch(headers: &HeaderMap, strategic: bool) -> Result<PatchType
         "application/merge-patch+json" => Ok(PatchType::Merge),
         "application/apply-patch+yaml" => Ok(PatchType::Apply),
         "application/strategic-merge-patch+json" if strategic => Ok(PatchType::Strategic),
-        _ => Err(ApiError::unsupported_media_type(&PatchType::ALL[..if strategic { 4 } else { 3 }])),
+        "application/strategic-merge-patch+json" => Err(ApiError::unsupported_media_type(&PatchType::ALL)),
+        _ => Err(ApiError::unsupported_patch_type()),
     }
 }
 
@@ -222,7 +246,7 @@ mod tests {
     fn check(accept: &str, expect: &str) {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, accept.parse().expect("header"));
-        let offers = Offers { transforms: true, proto: true, stream: false };
+        let offers = Offers { transforms: true, ..Offers::PLAIN };
         let got = match negotiate_output(&headers, &Query::default(), offers) {
             Ok(r) => format!("{:?} {:?} {}", r.media, r.shape, r.meta_version()),
             Err(e) => format!("{} {}", e.code, e.message),
@@ -247,6 +271,10 @@ mod tests {
         check("application/json;q=0.5, application/yaml", "Yaml Object meta.k8s.io/v1");
         check(
             "text/html",
+            "406 406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        );
+        check(
+            "application/json;as=Unknown;v=v1;g=meta.k8s.io",
             "406 only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf",
         );
     }

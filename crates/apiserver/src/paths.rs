@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
 use serde_json::json;
 
 use crate::body::{Body, full, response};
@@ -24,6 +24,9 @@ pub async fn serve(core: &Arc<Core>, parts: &Parts) -> Result<Response<Body>, Ap
     let path = parts.uri.path();
     match path.trim_end_matches('/') {
         "/version" => {
+            if parts.method != Method::GET {
+                return Err(ApiError::method_not_allowed());
+            }
             let version = json!({
                 "major": "1", "minor": "37", "emulationMajor": "1", "emulationMinor": "37",
                 "minCompatibilityMajor": "1", "minCompatibilityMinor": "36",
@@ -34,6 +37,8 @@ pub async fn serve(core: &Arc<Core>, parts: &Parts) -> Result<Response<Body>, Ap
             return Ok(respond(StatusCode::OK, Media::Json, value_bytes(&version, Media::Json, true)?));
         }
         "/healthz" | "/livez" | "/readyz" => return Ok(health(core, parts)),
+        "" => return root(core, parts),
+        "/metrics/slis" => return Ok(text(StatusCode::OK, check_results(core))),
         "/metrics" => {
             let mut page = core.metrics.render(core);
             for source in &core.config.metrics {
@@ -58,8 +63,43 @@ fn text(code: StatusCode, text: String) -> Response<Body> {
     let mut response = response(code, full(text));
     let headers = response.headers_mut();
     headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    if code.is_client_error() || code.is_server_error() {
+        headers.insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
     response
+}
+
+/// `/`: what there is to ask for.
+fn root(core: &Core, parts: &Parts) -> Result<Response<Body>, ApiError> {
+    if parts.uri.path() != "/" {
+        return Ok(text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()));
+    }
+    let mut paths: Vec<String> = ["/healthz", "/livez", "/readyz"]
+        .iter()
+        .flat_map(|root| {
+            let checks = checks(core, root).into_iter().map(move |(name, _)| format!("{root}/{name}"));
+            std::iter::once((*root).to_owned()).chain(checks)
+        })
+        .collect();
+    paths.extend(["/metrics", "/metrics/slis", "/version"].map(str::to_owned));
+    paths.extend(core.config.paths.iter().flat_map(|handler| handler.paths()));
+    paths.sort();
+    Ok(respond(StatusCode::OK, Media::Json, value_bytes(&json!({"paths": paths}), Media::Json, true)?))
+}
+
+/// `/metrics/slis`: the result of each health check.
+fn check_results(core: &Core) -> String {
+    let mut lines = String::from(
+        "# HELP kubernetes_healthcheck [STABLE] This metric records the result of a single healthcheck.\n\
+         # TYPE kubernetes_healthcheck gauge\n",
+    );
+    for root in ["healthz", "livez", "readyz"] {
+        for (name, ok) in checks(core, &format!("/{root}")) {
+            let line = format!("kubernetes_healthcheck{{name=\"{name}\",type=\"{root}\"}} {}\n", u8::from(ok));
+            lines.push_str(&line);
+        }
+    }
+    lines
 }
 
 /// Names and results of the checks behind a health path.

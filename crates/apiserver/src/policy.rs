@@ -60,6 +60,15 @@ pub fn returns_deleted_object(group: &str, resource: &str) -> bool {
     }
 }
 
+/// What a client of a deprecated kind is warned of, whatever it does.
+pub fn deprecation(group: &str, resource: &str) -> Option<&'static str> {
+    match (group, resource) {
+        ("", "endpoints") => Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+        ("", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        _ => None,
+    }
+}
+
 pub fn default_propagation(group: &str, resource: &str) -> DefaultPropagation {
     match (group, resource) {
         ("" | "events.k8s.io", "events") => DefaultPropagation::Unsupported,

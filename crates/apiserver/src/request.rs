@@ -5,6 +5,10 @@
 //! `/watch/` prefix without a resource.
 //! Not here: whether the resource exists.
 
+use std::num::IntErrorKind;
+
+use semantics::field::{Errors, Path};
+
 use crate::chain::{Attributes, Identity};
 use crate::error::ApiError;
 
@@ -179,31 +183,14 @@ impl Query {
     /// A whole number. Errors with upstream's text when it is none.
     pub fn number(&self, name: &str) -> Result<Option<i64>, ApiError> {
         let Some(text) = self.get(name).filter(|text| !text.is_empty()) else { return Ok(None) };
-        text.parse().map(Some).map_err(|_| {
-            ApiError::bad_request(format!(
-                "strconv.ParseInt: parsing {}: invalid syntax",
-                semantics::field::quote(text)
-            ))
+        text.parse().map(Some).map_err(|error: std::num::ParseIntError| {
+            let detail = match error.kind() {
+                IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+                _ => "invalid syntax",
+            };
+            ApiError::bad_request(format!("strconv.ParseInt: parsing {}: {detail}", semantics::field::quote(text)))
         })
     }
-
-    /// `dryRun=All`. Any other value is an error.
-    pub fn dry_run(&self) -> Result<bool, ApiError> {
-        let mut dry = false;
-        for value in self.all("dryRun") {
-            match value {
-                "All" => dry = true,
-                other => return Err(invalid_option("dryRun", other, "All")),
-            }
-        }
-        Ok(dry)
-    }
-}
-
-fn invalid_option(field: &str, value: &str, supported: &str) -> ApiError {
-    let message = format!("Unsupported value: \"{value}\": supported values: \"{supported}\"");
-    let cause = serde_json::json!({"reason": "FieldValueNotSupported", "message": message, "field": field});
-    ApiError::invalid("meta.k8s.io", "CreateOptions", "", vec![cause])
 }
 
 /// Decodes `%41` (and `+` as a blank in queries). A broken escape stays as it is.
@@ -229,24 +216,6 @@ pub fn decode_percent(text: &str, plus: bool) -> String {
         }
     }
     String::from_utf8_lossy(&out).into_owned()
-}
-
-/// What to do with unknown and duplicate fields of a body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FieldValidation {
-    Ignore,
-    Warn,
-    Strict,
-}
-
-/// The server's default is `Warn`.
-pub fn parse_field_validation(query: &Query) -> Result<FieldValidation, ApiError> {
-    match query.get("fieldValidation").unwrap_or_default() {
-        "" | "Warn" => Ok(FieldValidation::Warn),
-        "Ignore" => Ok(FieldValidation::Ignore),
-        "Strict" => Ok(FieldValidation::Strict),
-        other => Err(invalid_option("fieldValidation", other, "Ignore\", \"Strict\", \"Warn")),
-    }
 }
 
 /// How exact the resource version of a read is.
@@ -275,96 +244,96 @@ pub struct ListOptions {
 
 pub fn parse_list_options(query: &Query, watch: bool) -> Result<ListOptions, ApiError> {
     let text = |name: &str| query.get(name).unwrap_or_default().to_owned();
-    let version_match = match query.get("resourceVersionMatch").unwrap_or_default() {
-        "" => VersionMatch::Unset,
-        "Exact" => VersionMatch::Exact,
-        "NotOlderThan" => VersionMatch::NotOlderThan,
-        other => {
-            return Err(list_error(
-                "resourceVersionMatch",
-                &format!("Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\", \"\""),
-                "FieldValueNotSupported",
-            ));
-        }
-    };
     let send_initial_events =
         query.get("sendInitialEvents").filter(|v| !v.is_empty()).map(|_| query.flag("sendInitialEvents"));
-    let options = ListOptions {
+    let limit = query.number("limit")?.map_or(0, |n| usize::try_from(n).unwrap_or(0));
+    let timeout_seconds = query.number("timeoutSeconds")?.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0);
+    let matching = text("resourceVersionMatch");
+    let version = text("resourceVersion");
+    let mut errors = Errors::new();
+    if watch {
+        check_watch(query, &matching, send_initial_events.is_some(), &mut errors);
+    } else {
+        check_list(query, &matching, &version, &mut errors);
+    }
+    if !errors.is_empty() {
+        let causes = errors.into_vec().iter().map(semantics::FieldError::cause).collect();
+        return Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", causes));
+    }
+    let resource_version = parse_resource_version(&version).map_err(|detail| match watch {
+        true => ApiError::new(500, "", detail),
+        false => ApiError::bad_request(format!("invalid resource version: {detail}")),
+    })?;
+    Ok(ListOptions {
         label_selector: text("labelSelector"),
         field_selector: text("fieldSelector"),
-        limit: query.number("limit")?.map_or(0, |n| usize::try_from(n).unwrap_or(0)),
+        // What may be of any moment comes from memory, whole.
+        limit: if resource_version == Some(0) && !watch { 0 } else { limit },
         resume: text("continue"),
-        resource_version: parse_resource_version(&text("resourceVersion"))?,
-        version_match,
-        timeout_seconds: query.number("timeoutSeconds")?.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0),
+        resource_version,
+        version_match: match matching.as_str() {
+            "Exact" => VersionMatch::Exact,
+            "NotOlderThan" => VersionMatch::NotOlderThan,
+            _ => VersionMatch::Unset,
+        },
+        timeout_seconds,
         bookmarks: query.flag("allowWatchBookmarks"),
         send_initial_events,
-    };
-    check_list_options(&options, watch)?;
-    Ok(options)
+    })
 }
 
-/// Upstream's ValidateListOptions.
-fn check_list_options(options: &ListOptions, watch: bool) -> Result<(), ApiError> {
-    let forbidden =
-        |field: &str, why: &str| Err(list_error(field, &format!("Forbidden: {why}"), "FieldValueForbidden"));
-    if watch {
-        return match (options.send_initial_events, options.version_match) {
-            (None, VersionMatch::Unset) | (Some(_), VersionMatch::NotOlderThan) => Ok(()),
-            (None, _) => forbidden(
-                "resourceVersionMatch",
-                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-            ),
-            (Some(_), VersionMatch::Unset) => forbidden(
-                "resourceVersionMatch",
-                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-            ),
-            (Some(_), VersionMatch::Exact) => forbidden(
-                "resourceVersionMatch",
-                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-            ),
-        };
+/// Upstream's ValidateListOptions for a watch.
+fn check_watch(query: &Query, matching: &str, sends_initial: bool, errors: &mut Errors) {
+    let field = Path::root("resourceVersionMatch");
+    if sends_initial && matching != "NotOlderThan" {
+        errors.forbidden(field.clone(), "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
     }
-    if options.send_initial_events.is_some() {
-        return forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list");
+    if !sends_initial && !matching.is_empty() {
+        let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+        errors.forbidden(field.clone(), why);
     }
-    match options.version_match {
-        VersionMatch::Unset => Ok(()),
-        _ if options.resource_version.is_none() => {
-            forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided")
-        }
-        _ if !options.resume.is_empty() => {
-            forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided")
-        }
-        VersionMatch::Exact if options.resource_version == Some(0) => {
-            forbidden("resourceVersionMatch", "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"")
-        }
-        _ => Ok(()),
+    if !matches!(matching, "" | "NotOlderThan") {
+        errors.not_supported(field.clone(), matching, &["NotOlderThan"]);
+    }
+    if query.get("continue").is_some_and(|token| !token.is_empty()) {
+        errors.forbidden(field, "resourceVersionMatch is forbidden when continue is provided");
     }
 }
 
-fn list_error(field: &str, message: &str, reason: &str) -> ApiError {
-    let cause = serde_json::json!({"reason": reason, "message": message, "field": field});
-    ApiError::invalid("meta.k8s.io", "ListOptions", "", vec![cause])
+/// Upstream's ValidateListOptions for a list.
+fn check_list(query: &Query, matching: &str, version: &str, errors: &mut Errors) {
+    let field = Path::root("resourceVersionMatch");
+    if query.get("sendInitialEvents").is_some_and(|value| !value.is_empty()) {
+        errors.forbidden(Path::root("sendInitialEvents"), "sendInitialEvents is forbidden for list");
+    }
+    if matching.is_empty() {
+        return;
+    }
+    if version.is_empty() {
+        errors.forbidden(field.clone(), "resourceVersionMatch is forbidden unless resourceVersion is provided");
+    }
+    if query.get("continue").is_some_and(|token| !token.is_empty()) {
+        errors.forbidden(field.clone(), "resourceVersionMatch is forbidden when continue is provided");
+    }
+    if !matches!(matching, "Exact" | "NotOlderThan") {
+        errors.not_supported(field.clone(), matching, &["Exact", "NotOlderThan", ""]);
+    }
+    if matching == "Exact" && version == "0" {
+        errors.forbidden(field, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+    }
 }
 
-/// Resource versions are opaque to clients and whole numbers to us.
-pub fn parse_resource_version(text: &str) -> Result<Option<i64>, ApiError> {
+/// Resource versions are opaque to clients and whole numbers to us. Errors: upstream's text for what is none.
+pub fn parse_resource_version(text: &str) -> Result<Option<i64>, String> {
     if text.is_empty() {
         return Ok(None);
     }
+    let quoted = semantics::field::quote(text);
     match text.parse::<i64>() {
         Ok(number) if number >= 0 => Ok(Some(number)),
-        _ => {
-            let quoted = semantics::field::quote(text);
-            let detail = format!("strconv.ParseUint: parsing {quoted}: invalid syntax");
-            let cause = serde_json::json!({
-                "reason": "FieldValueInvalid",
-                "message": format!("Invalid value: {quoted}: {detail}"),
-                "field": "resourceVersion"
-            });
-            Err(ApiError::invalid("", "", "", vec![cause]))
-        }
+        _ => Err(format!(
+            "resourceVersion: Invalid value: {quoted}: strconv.ParseUint: parsing {quoted}: invalid syntax"
+        )),
     }
 }
 
@@ -421,7 +390,9 @@ mod tests {
     #[test]
     fn list_options_follow_upstreams_rules() {
         let err = |q: &str, watch| parse_list_options(&Query::parse(q), watch).map(|_| ()).map_err(|e| e.code);
-        assert_eq!(err("resourceVersion=abc", false), Err(422));
+        assert_eq!(err("resourceVersion=abc", false), Err(400));
+        assert_eq!(err("resourceVersion=abc", true), Err(500));
+        assert_eq!(err("continue=x", true), Err(422));
         assert_eq!(err("resourceVersionMatch=Exact", false), Err(422));
         assert_eq!(err("resourceVersionMatch=Exact&resourceVersion=0", false), Err(422));
         assert_eq!(err("sendInitialEvents=true", true), Err(422));

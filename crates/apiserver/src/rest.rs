@@ -131,7 +131,8 @@ impl Call {
 
     /// How the client wants an object (or a list, or a stream) of this resource.
     pub fn output(&self, stream: bool) -> Result<Representation, ApiError> {
-        let offers = Offers { transforms: true, proto: self.resource.message.is_some(), stream };
+        let collection = matches!(self.info.verb.as_str(), "list" | "watch");
+        let offers = Offers { transforms: true, proto: self.resource.message.is_some(), stream, collection };
         negotiate::negotiate_output(&self.headers, &self.query, offers)
     }
 
@@ -164,9 +165,7 @@ impl Call {
 
 pub fn respond(code: StatusCode, media: Media, bytes: bytes::Bytes) -> Response<Body> {
     let mut response = response(code, full(bytes));
-    let headers = response.headers_mut();
-    headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(media.content_type()));
-    headers.insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("no-cache, private"));
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(media.content_type()));
     response
 }
 

@@ -14,10 +14,11 @@ use crate::chain::{Attributes, Identity, Review};
 use crate::encode::value_bytes;
 use crate::error::ApiError;
 use crate::negotiate::{Offers, negotiate_input, negotiate_output};
-use crate::request::{Query, RequestInfo, parse_field_validation};
+use crate::request::{Query, RequestInfo};
 use crate::rest::body::{Expected, decode, read};
 use crate::rest::{Warnings, respond, sub};
 use crate::server::Core;
+use crate::write_options::{OptionsKind, WriteOptions};
 
 /// An authorized request for a resource that is not stored.
 pub struct Asked {
@@ -33,6 +34,7 @@ pub async fn serve(
     parts: &Parts,
     body: Body,
     asked: Asked,
+    warnings: &Warnings,
 ) -> Result<Response<Body>, ApiError> {
     let Asked { info, query, identity, attributes } = asked;
     let kind = kinds::by_resource(&info.group, &info.version, &info.resource).ok_or_else(ApiError::no_such_resource)?;
@@ -49,8 +51,8 @@ pub async fn serve(
     let media = negotiate_input(&parts.headers)?;
     let bytes = read(body, core.config.body_bytes_max).await?;
     let expected = Expected { api_version: kind.api_version, kind: kind.kind, message: Some(kind.message) };
-    let warnings = Warnings::default();
-    let object = decode(&bytes, media, expected, parse_field_validation(&query)?, &warnings)?;
+    let object =
+        decode(&bytes, media, expected, WriteOptions::parse(&query, OptionsKind::Create)?.validation, warnings)?;
     let review = review.ok_or_else(ApiError::no_such_resource)?;
     let answer = review.review(&info.resource, object, &attributes).await?;
     Ok(respond(StatusCode::CREATED, wants.media, value_bytes(&answer, wants.media, wants.pretty)?))

@@ -59,7 +59,7 @@ impl Security {
         let rbac = Arc::new(Rbac::new(Arc::clone(&view)));
         let node = NodeAuthorizer::new(Arc::clone(&view)).map_err(SecurityError::Defaults)?;
         let authorizer: Arc<dyn Authorizer> =
-            Arc::new(AuthorizerChain::new(vec![Arc::new(node), Arc::clone(&rbac) as Arc<dyn Authorizer>]));
+            Arc::new(AuthorizerChain::new(vec![("node", Arc::new(node)), ("rbac", Arc::clone(&rbac) as _)]));
         let tokens = Arc::new(ServiceAccountTokens::new(pki.service_account_key_pem(), view, Arc::clone(&clock))?);
         let certificates = CertificateAuthenticator::new(pki.client_certificates()?, clock);
         let authentication = Arc::new(Authentication::new(certificates, Arc::clone(&tokens), Arc::clone(&authorizer)));

@@ -38,7 +38,9 @@ use crate::registry::Registry;
 use crate::request::{Query, RequestInfo, parse_request};
 use crate::rest::{self, Call, Warnings, respond};
 use crate::services::ServiceNumbers;
-use crate::{paths, review};
+use crate::{paths, policy, review};
+
+const AUDIT_ID: &str = "audit-id";
 
 /// What all requests share.
 pub struct Core {
@@ -96,6 +98,7 @@ impl ApiServer {
         let wants = error_representation(&parts);
         let started = core.registry.clock.monotonic();
         let mut record = AuditRecord {
+            id: audit_id(&core, &parts),
             attributes: Attributes::default(),
             code: 0,
             received: core.registry.now(),
@@ -110,6 +113,7 @@ impl ApiServer {
         };
         let mut response = result.unwrap_or_else(|error| error_response(&error, wants));
         add_warnings(&mut response, warnings.take());
+        add_common_headers(&mut response, &record.id);
         record.code = response.status().as_u16();
         record.latency = core.registry.clock.monotonic().saturating_sub(started);
         core.metrics.observe(&record);
@@ -205,13 +209,15 @@ async fn dispatch(
     if !info.is_resource {
         return paths::serve(core, parts).await;
     }
+    warnings.add(policy::deprecation(&info.group, &info.resource).map(str::to_owned));
     let Some(resource) = core.registry.resource(&info.group, &info.version, &info.resource) else {
         let found: Option<&Arc<dyn Review>> = core
             .config
             .reviews
             .iter()
             .find(|review| review.resources().contains(&(info.group.as_str(), info.resource.as_str())));
-        return review::serve(core, found, parts, body, review::Asked { info, query, identity, attributes }).await;
+        return review::serve(core, found, parts, body, review::Asked { info, query, identity, attributes }, warnings)
+            .await;
     };
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let call = Call {
@@ -260,12 +266,28 @@ pub fn error_response(error: &ApiError, wants: Representation) -> Response<Body>
     if let Some(seconds) = error.retry_after_seconds() {
         response.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if error.code == 401 {
-        response
-            .headers_mut()
-            .insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"kubernetes-master\""));
+    if error.code == 403 {
+        response.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     }
     response
+}
+
+/// Longer ids of clients are cut.
+const AUDIT_ID_BYTES_MAX: usize = 64;
+
+/// What this request is called in the audit log: as the client says, or a new id.
+fn audit_id(core: &Core, parts: &Parts) -> String {
+    let given = parts.headers.get(AUDIT_ID).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if given.is_empty() { core.registry.draw_ids().0 } else { given.chars().take(AUDIT_ID_BYTES_MAX).collect() }
+}
+
+/// What every response carries; who made it may have said otherwise of its caching.
+fn add_common_headers(response: &mut Response<Body>, audit_id: &str) {
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(audit_id) {
+        headers.insert(AUDIT_ID, value);
+    }
+    headers.entry(http::header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
 }
 
 /// `Warning: 299 - "text"` headers (RFC 7234).

@@ -8,6 +8,7 @@
 //! sent it (decoded and defaulted), before the strategy prepares it; what the strategy will reset is given as `reset`.
 //! Conversion between versions is not done here: the entries of all versions are read by one schema.
 
+mod conformity;
 mod field_set;
 mod managers;
 mod shape;
@@ -70,6 +71,47 @@ pub enum ApplyError {
     /// 400 BadRequest.
     #[error("{0}")]
     Malformed(String),
+    /// The configuration does not conform to the schema: 500, as ever.
+    #[error("failed to create typed patch object {0}")]
+    Untyped(String),
+}
+
+/// What is applied.
+#[derive(Debug, Clone, Copy)]
+pub struct Configuration<'a> {
+    /// As the client sent it: says which fields it owns.
+    pub sent: &'a Value,
+    /// The same, decoded: says which values they get.
+    pub decoded: &'a Value,
+}
+
+/// Whether a configuration can be applied at all, before anything is decoded. Errors: managed fields of its own, or what the
+/// schema does not allow.
+pub fn check(sent: &Value, message: Option<MessageRef>) -> Result<(), ApplyError> {
+    if !sent["metadata"]["managedFields"].is_null() {
+        return Err(ApplyError::Malformed("metadata.managedFields must be nil".to_owned()));
+    }
+    let Some(message) = message else { return Ok(()) };
+    let errors = conformity::check(sent, message);
+    let text = match errors.as_slice() {
+        [] => return Ok(()),
+        [one] => one.clone(),
+        many => format!("errors:\n  {}", many.join("\n  ")),
+    };
+    Err(ApplyError::Untyped(format!("({}): {text}", described(sent))))
+}
+
+/// `namespace/name; group/version, Kind=kind`, with whatever is there.
+fn described(sent: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (namespace, name) = (text(&sent["metadata"]["namespace"]), text(&sent["metadata"]["name"]));
+    format!("{namespace}/{name}; {}", type_of(sent))
+}
+
+/// `group/version, Kind=kind`, with whatever is there.
+pub fn type_of(sent: &Value) -> String {
+    let (group, version) = api::kinds::split_api_version(sent["apiVersion"].as_str().unwrap_or_default());
+    format!("{group}/{version}, Kind={}", sent["kind"].as_str().unwrap_or_default())
 }
 
 /// The manager of a request: the `fieldManager` option, else the user agent up to its first slash.
@@ -103,10 +145,12 @@ pub fn track(writer: &Writer<'_>, object: &mut Value, live: Option<&Value>) {
 
 /// Merges the configuration into the live object (absent: it is created). Fields that this manager applied before and no
 /// longer does are removed, unless someone else owns them. Errors: conflicts, unless forced; a malformed configuration.
-pub fn apply(writer: &Writer<'_>, live: Option<&Value>, config: &Value, force: bool) -> Result<Value, ApplyError> {
-    if config["metadata"]["managedFields"].as_array().is_some_and(|entries| !entries.is_empty()) {
-        return Err(ApplyError::Malformed("metadata.managedFields must be nil".to_owned()));
-    }
+pub fn apply(
+    writer: &Writer<'_>,
+    live: Option<&Value>,
+    config: Configuration<'_>,
+    force: bool,
+) -> Result<Value, ApplyError> {
     let base = live.cloned().unwrap_or_else(|| json!({}));
     let mut managers = Managers::of(&base);
     if managers.is_empty() && live.is_some() {
@@ -121,7 +165,7 @@ pub fn apply(writer: &Writer<'_>, live: Option<&Value>, config: &Value, force: b
     };
     managers.write_to(&mut object);
     if writer.manager == "kubectl" && !base["metadata"]["annotations"][LAST_APPLIED].is_null() {
-        object["metadata"]["annotations"][LAST_APPLIED] = json!(last_applied(config));
+        object["metadata"]["annotations"][LAST_APPLIED] = json!(last_applied(config.decoded));
     }
     Ok(object)
 }
@@ -199,17 +243,17 @@ fn record_update(managers: &mut Managers, owner: &Manager, old: &Value, new: &Va
 fn apply_to(
     writer: &Writer<'_>,
     live: &Value,
-    config: &Value,
+    config: Configuration<'_>,
     mut managers: Managers,
     force: bool,
 ) -> Result<(Value, Managers), ApplyError> {
     let shape = writer.shape();
     let owner = writer.owner(true);
-    let merged = merge(live, config, shape)
-        .map_err(|detail| ApplyError::Malformed(format!("failed to create typed patch object: {detail}")))?;
+    let merged = merge(live, config.decoded, shape)
+        .map_err(|detail| ApplyError::Untyped(format!("({}): {detail}", described(config.sent))))?;
     let last = managers.find(&owner).cloned();
     // Name and the like are owned while pruning, so that they stay, but never written as owned.
-    let paths = writer.without_reset(paths_of(config, shape));
+    let paths = writer.without_reset(paths_of(config.sent, shape));
     let mut applied = Manager { fields: strip_unowned(paths.clone()), ..owner.clone() };
     managers.set(Manager { fields: paths, ..owner.clone() });
     let object = match &last {
@@ -223,10 +267,10 @@ fn apply_to(
     }
     managers.take_from_others(Some(&owner), &changed);
     managers.take_from_others(Some(&owner), &difference.removed);
-    let unchanged = last.as_ref().is_some_and(|last| last.fields == applied.fields)
-        && crate::semantic_eq::semantic_eq(&without_managers(live), &without_managers(&object));
-    if let Some(last) = last.filter(|_| unchanged) {
-        applied.time = last.time;
+    if crate::semantic_eq::semantic_eq(&without_managers(live), &without_managers(&object)) {
+        // Only a change of the object has a time.
+        let same = last.filter(|last| last.fields == applied.fields);
+        applied.time = same.map(|last| last.time).unwrap_or_default();
     }
     managers.set(applied);
     Ok((object, managers))
@@ -291,7 +335,7 @@ fn conflicts_error(found: &[(String, Vec<String>)]) -> Result<(), ApplyError> {
 fn forgive(
     writer: &Writer<'_>,
     live: &Value,
-    config: &Value,
+    config: Configuration<'_>,
     managers: Managers,
     error: ApplyError,
 ) -> Result<(Value, Managers), ApplyError> {

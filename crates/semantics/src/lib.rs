@@ -24,6 +24,7 @@ pub mod object_meta;
 pub mod patch;
 pub mod pod;
 pub mod pod_template_hash;
+pub mod printed;
 pub mod qos;
 pub mod resources;
 pub mod semantic_eq;

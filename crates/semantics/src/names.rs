@@ -3,8 +3,6 @@
 //! An empty list means valid. No regular expressions run here, though the messages quote the published ones. Rules that
 //! take a whole object live in `object_meta` and `validate`.
 
-use crate::field::quote;
-
 const LABEL_FORMAT: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const SUBDOMAIN_FORMAT: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
 const KEY_FORMAT: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
@@ -338,7 +336,7 @@ fn regex_message(message: &str, format: &str, examples: &[&str]) -> String {
 /// A field manager's name holds only printable characters; the first that is not is named by position.
 pub fn unprintable(value: &str) -> Option<String> {
     let (at, c) = value.char_indices().find(|(_, c)| c.is_control() || (c.is_whitespace() && *c != ' '))?;
-    Some(format!("invalid character U+{:04X} {} (at position {at})", c as u32, quote(&c.to_string())))
+    Some(format!("invalid character U+{:04X} (at position {at})", c as u32))
 }
 
 #[cfg(test)]

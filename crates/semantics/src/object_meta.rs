@@ -9,6 +9,8 @@ use crate::names::{self, NameRule};
 use crate::strategy::metadata_path;
 
 /// Annotations of one object may not be larger than this, keys and values together.
+/// The finalizers without a domain.
+const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
 const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
 const MANAGER_BYTES_MAX: usize = 128;
 const SUBRESOURCE_BYTES_MAX: usize = 256;
@@ -151,6 +153,12 @@ fn validate_finalizers(finalizers: &Value, path: &Path, errors: &mut Errors) {
     let names: Vec<&str> = items(finalizers).filter_map(Value::as_str).collect();
     for name in &names {
         errors.invalid_each(path, name, names::qualified_name(name));
+    }
+    for (index, name) in names.iter().enumerate() {
+        if !name.contains('/') && !STANDARD_FINALIZERS.contains(name) {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.invalid(path.index(index), *name, detail);
+        }
     }
     if names.contains(&"orphan") && names.contains(&"foregroundDeletion") {
         let detail = "finalizer orphan and foregroundDeletion cannot be both set";

@@ -1,8 +1,8 @@
 //! Strict JSON decoding along the schema: bytes -> a normal `Value` plus what strict field validation complains of.
 //!
 //! One pass. Unknown and duplicate fields are reported with upstream's words and paths and left out (a later duplicate
-//! wins); a wrong type is an error with the message of Go's decoder. The value comes out normal: `null` fields are
-//! absent, quantities canonical, times in UTC. Names are case-sensitive. Nesting is bounded by the parser (128).
+//! wins); a wrong type is an error with the message of Go's decoder. The value comes out normal: `null` fields and empty
+//! lists and maps are absent, quantities canonical, times in UTC. Names are case-sensitive. Nesting is bounded by the parser (128).
 
 use std::fmt;
 
@@ -74,6 +74,9 @@ impl Context {
     }
 
     fn mismatch<E: serde::de::Error>(&mut self, found: &str, expect: Expect) -> E {
+        if (expect.repeat(), expect.ty()) == (Repeat::One, Type::Quantity) {
+            return self.fail(crate::quantity::FORMAT_WRONG.to_owned());
+        }
         let ty = expect.go_type();
         let message = if self.go_path.is_empty() {
             format!("json: cannot unmarshal {found} into Go value of type {ty}")
@@ -145,16 +148,14 @@ impl Expect {
 
 fn scalar_go_type(ty: Type) -> &'static str {
     match ty {
-        Type::String => "string",
+        Type::String | Type::Time | Type::MicroTime => "string",
         Type::Bool => "bool",
-        Type::Int32 => "int32",
+        // What the decoders of these types read into.
+        Type::Int32 | Type::IntOrString => "int32",
         Type::Int64 => "int64",
         Type::Double => "float64",
         Type::Bytes => "[]uint8",
-        Type::Time => "v1.Time",
-        Type::MicroTime => "v1.MicroTime",
         Type::Quantity => "resource.Quantity",
-        Type::IntOrString => "intstr.IntOrString",
         Type::Strings => "[]string",
         _ => "runtime.RawExtension",
     }
@@ -248,7 +249,6 @@ impl<'de> Visitor<'de> for Node<'_> {
                     _ => Err(self.context.mismatch("object", self.expect)),
                 }
             }
-            (_, Repeat::One, Type::Quantity) => Err(self.context.fail(crate::quantity::FORMAT_WRONG.to_owned())),
             _ => Err(self.context.mismatch("object", self.expect)),
         }
     }
@@ -385,13 +385,22 @@ fn fields<'de, A: MapAccess<'de>>(
         context.path.truncate(path);
         context.go_path.truncate(go_path);
         context.go_struct = go_struct;
-        if value.is_null() {
+        if value.is_null() || (field.omit_empty && is_empty_collection(&value, field)) {
             map.remove(field.name);
         } else {
             map.insert(field.name.to_owned(), value);
         }
     }
     Ok(Value::Object(map))
+}
+
+/// An empty list or map is the same as none, as on the wire.
+fn is_empty_collection(value: &Value, field: &Field) -> bool {
+    match field.repeat {
+        Repeat::List => value.as_array().is_some_and(Vec::is_empty),
+        Repeat::Map => value.as_object().is_some_and(Map::is_empty),
+        Repeat::One => false,
+    }
 }
 
 fn push_path(path: &mut String, name: &str) {

@@ -53,7 +53,7 @@ fn write(operation: Operation, identity: Identity, what: &str, object: Value) ->
 async fn run(request: &mut AdmissionRequest) -> Result<(), ApiError> {
     let objects = cluster();
     let rbac = Arc::new(Rbac::new(objects.clone()));
-    let authorizer = Arc::new(AuthorizerChain::new(vec![rbac.clone()]));
+    let authorizer = Arc::new(AuthorizerChain::new(vec![("rbac", rbac.clone() as _)]));
     for plugin in default_plugins(rbac.clone(), authorizer.clone()) {
         plugin.mutate(request, &*objects as &dyn Reader).await?;
     }

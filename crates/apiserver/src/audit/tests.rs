@@ -8,6 +8,7 @@ fn record(who: &str, what: &str, code: u16) -> AuditRecord {
     let mut attributes = request(user(who, &["devs"]), what);
     attributes.path = "/api/v1/x".to_owned();
     AuditRecord {
+        id: base::id::uid(&mut base::OsRng),
         attributes,
         code,
         received: "2026-11-25T00:00:00Z".parse().unwrap(),

@@ -51,6 +51,10 @@ impl OpenIdDiscovery {
 }
 
 impl PathHandler for OpenIdDiscovery {
+    fn paths(&self) -> Vec<String> {
+        vec![CONFIGURATION_PATH.to_owned(), KEYS_PATH.to_owned()]
+    }
+
     fn serve<'a>(&'a self, parts: &'a Parts) -> BoxFuture<'a, Option<Response<Body>>> {
         Box::pin(async move { self.answer(parts.uri.path()) })
     }

@@ -177,7 +177,7 @@ async fn token_requests_with_bad_input() {
 fn authentication(lab: &Lab, pki: &crate::pki::Pki) -> Authentication {
     let rbac = Arc::new(Rbac::new(lab.objects.clone()));
     let certificates = CertificateAuthenticator::new(pki.client_certificates().unwrap(), lab.clock.clone());
-    Authentication::new(certificates, lab.tokens.clone(), Arc::new(AuthorizerChain::new(vec![rbac])))
+    Authentication::new(certificates, lab.tokens.clone(), Arc::new(AuthorizerChain::new(vec![("rbac", rbac)])))
 }
 
 struct Directory(std::path::PathBuf);

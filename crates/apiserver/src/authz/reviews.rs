@@ -32,10 +32,14 @@ impl AccessReviews {
         let is_self = kind == "SelfSubjectAccessReview";
         let mut causes = validate_spec(&object["spec"], !is_self);
         if kind == "LocalSubjectAccessReview" {
+            if text(&object["metadata"]["namespace"]).is_empty() {
+                object["metadata"]["namespace"] = request.namespace.as_str().into();
+            }
             causes.extend(validate_local(&object));
         }
         if !causes.is_empty() {
-            return Err(ApiError::invalid(GROUP, kind, "", causes));
+            // Upstream names no kind here.
+            return Err(ApiError::invalid(GROUP, "", "", causes));
         }
         if kind == "LocalSubjectAccessReview" && object["metadata"]["namespace"] != request.namespace.as_str() {
             let why = format!("spec.resourceAttributes.namespace must match namespace: {}", request.namespace);
@@ -77,6 +81,9 @@ impl AccessReviews {
             [one] => status["evaluationError"] = one.as_str().into(),
             many => status["evaluationError"] = format!("[{}]", many.join(", ")).into(),
         }
+        // The question is not repeated.
+        object["metadata"] = json!({});
+        object["spec"] = json!({});
         object["status"] = status;
         Ok(object)
     }
@@ -110,9 +117,9 @@ fn validate_spec(spec: &Value, needs_subject: bool) -> Vec<Value> {
     let mut causes = Vec::new();
     let (resource, other) = (spec["resourceAttributes"].is_object(), spec["nonResourceAttributes"].is_object());
     if resource == other {
-        let shown = if other { "{...}" } else { "null" };
+        let shown = if other { shown_attributes(spec) } else { "null".to_owned() };
         let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-        causes.push(invalid("spec", shown, why));
+        causes.push(invalid("spec", &shown, why));
     }
     if needs_subject && text(&spec["user"]).is_empty() && strings(&spec["groups"]).is_empty() {
         causes.push(invalid("spec.user", "\"\"", "at least one of user or group must be specified"));
@@ -128,9 +135,16 @@ fn validate_local(object: &Value) -> Vec<Value> {
         causes.push(invalid("spec.resourceAttributes.namespace", &shown, "must match metadata.namespace"));
     }
     if object["spec"]["nonResourceAttributes"].is_object() {
-        causes.push(invalid("spec.nonResourceAttributes", "{...}", "disallowed on this kind of request"));
+        let shown = shown_attributes(&object["spec"]);
+        causes.push(invalid("spec.nonResourceAttributes", &shown, "disallowed on this kind of request"));
     }
     causes
+}
+
+/// The non-resource attributes with the names that they have inside upstream.
+fn shown_attributes(spec: &Value) -> String {
+    let asked = &spec["nonResourceAttributes"];
+    json!({"Path": text(&asked["path"]), "Verb": text(&asked["verb"])}).to_string()
 }
 
 fn invalid(field: &str, shown: &str, why: &str) -> Value {

@@ -148,8 +148,8 @@ fn forbidden_messages() {
 async fn masters_pass_and_an_unfilled_reader_refuses_everyone_else() {
     let reader = Arc::new(LateReader::default());
     let chain = AuthorizerChain::new(vec![
-        Arc::new(NodeAuthorizer::new(reader.clone()).unwrap()),
-        Arc::new(Rbac::new(reader.clone())),
+        ("node", Arc::new(NodeAuthorizer::new(reader.clone()).unwrap())),
+        ("rbac", Arc::new(Rbac::new(reader.clone()))),
     ]);
     let masters = user("root", &["system:masters"]);
     assert_eq!(chain.authorize(&request(masters, "delete core/nodes -/n1")).await, Decision::Allow);
@@ -166,7 +166,8 @@ async fn review(resource: &str, object: serde_json::Value, who: Identity) -> Res
         objects.put(crate::rbac::GROUP, &kind, object);
     }
     let rbac = Arc::new(Rbac::new(objects.clone()));
-    let chain = Arc::new(AuthorizerChain::new(vec![Arc::new(NodeAuthorizer::new(objects).unwrap()), rbac.clone()]));
+    let node = Arc::new(NodeAuthorizer::new(objects).unwrap());
+    let chain = Arc::new(AuthorizerChain::new(vec![("node", node), ("rbac", rbac.clone())]));
     let attributes = Attributes { identity: who, namespace: "ns".to_owned(), ..Attributes::default() };
     AccessReviews::new(chain, rbac).review(resource, object, &attributes).await
 }
@@ -178,7 +179,7 @@ async fn access_reviews() {
     let got = review("subjectaccessreviews", json!({"spec": spec}), user("admin", &[])).await.unwrap();
     assert_eq!(
         got["status"],
-        json!({"allowed": false, "reason": "no relationship found between node 'n1' and this object"})
+        json!({"allowed": false, "reason": "node: no relationship found between node 'n1' and this object"})
     );
 
     let spec = json!({"nonResourceAttributes": {"path": "/version", "verb": "get"}});
@@ -190,7 +191,7 @@ async fn access_reviews() {
     assert_eq!(error.code, 422);
     assert_eq!(
         error.message,
-        "SubjectAccessReview.authorization.k8s.io \"\" is invalid: [spec: Invalid value: null: exactly one of \
+        ".authorization.k8s.io \"\" is invalid: [spec: Invalid value: null: exactly one of \
          nonResourceAttributes or resourceAttributes must be specified, spec.user: Invalid value: \"\": at least one \
          of user or group must be specified]"
     );

@@ -2,21 +2,26 @@
 //!
 //! Input: body bytes in JSON, YAML or protobuf. Output: a value with `apiVersion` and `kind`, or upstream's error.
 //! Invariant: unknown and duplicate fields are errors, warnings or dropped, as `fieldValidation` says; never kept.
+//! What a body claims to be is in `claim`, what its errors look like in `failure`.
+
+mod claim;
+mod failure;
 
 use api::codec::{self, envelope};
-use api::kinds::split_api_version;
 use api::schema::MessageRef;
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Call, Warnings};
 use crate::body::Body;
 use crate::error::ApiError;
 use crate::negotiate::Media;
-use crate::request::FieldValidation;
+use crate::write_options::FieldValidation;
+
+use claim::Claim;
+pub use failure::Failure;
 
 /// The whole body. Errors: 413 beyond `bytes_max`, 400 when the client breaks off.
 pub async fn read(mut body: Body, bytes_max: usize) -> Result<Bytes, ApiError> {
@@ -48,15 +53,6 @@ impl<'a> Expected<'a> {
     pub fn of(call: &'a Call) -> Self {
         Self { api_version: &call.resource.api_version, kind: &call.resource.kind_name, message: call.resource.message }
     }
-
-    fn version(&self) -> &'a str {
-        split_api_version(self.api_version).1
-    }
-
-    fn misfit(&self, detail: impl std::fmt::Display) -> ApiError {
-        let kind = self.kind;
-        ApiError::bad_request(format!("{kind} in version {:?} cannot be handled as a {kind}: {detail}", self.version()))
-    }
 }
 
 /// Decodes an object of the expected kind.
@@ -67,20 +63,22 @@ pub fn decode(
     validation: FieldValidation,
     warnings: &Warnings,
 ) -> Result<Value, ApiError> {
-    let value = match media {
-        Media::Json => decode_json(bytes, expected, validation, warnings)?,
-        Media::Yaml => decode_json(&yaml_to_json(bytes, expected)?, expected, validation, warnings)?,
-        Media::Proto => decode_proto(bytes, expected)?,
-    };
-    Ok(value)
+    decode_or_fail(bytes, media, expected, validation, warnings).map_err(|failure| failure.of_object(bytes, expected))
 }
 
-#[derive(Default, Deserialize)]
-struct TypeOnly {
-    #[serde(default, rename = "apiVersion")]
-    api_version: Option<String>,
-    #[serde(default)]
-    kind: Option<String>,
+/// Like [`decode`], for callers with errors of their own form.
+pub fn decode_or_fail(
+    bytes: &[u8],
+    media: Media,
+    expected: Expected<'_>,
+    validation: FieldValidation,
+    warnings: &Warnings,
+) -> Result<Value, Failure> {
+    match media {
+        Media::Json => decode_json(bytes, expected, validation, warnings),
+        Media::Yaml => decode_json(&yaml_to_json(bytes)?, expected, validation, warnings),
+        Media::Proto => decode_proto(bytes, expected),
+    }
 }
 
 /// JSON of an object whose type may be left out; it is filled in then.
@@ -89,16 +87,19 @@ pub fn decode_json(
     expected: Expected<'_>,
     validation: FieldValidation,
     warnings: &Warnings,
-) -> Result<Value, ApiError> {
-    let found: TypeOnly = serde_json::from_slice(bytes).map_err(|error| unrecognized(bytes, expected, &error))?;
-    check_type(&found.api_version.unwrap_or_default(), &found.kind.unwrap_or_default(), expected)?;
+) -> Result<Value, Failure> {
+    codec::check_json(bytes).map_err(|error| Failure::no_type(&error))?;
+    let claim = Claim::of_json(bytes)?;
+    claim.check(expected)?;
     let mut value = match expected.message {
+        _ if claim.is_null => Value::Object(serde_json::Map::new()),
         Some(message) => {
-            let decoded = codec::decode_json_strict(bytes, message).map_err(|error| expected.misfit(error))?;
-            report(decoded.problems, expected, validation, warnings)?;
+            let decoded =
+                codec::decode_json_strict(bytes, message).map_err(|error| claim.unfit(expected, error.to_string()))?;
+            report(decoded.problems, &claim, expected, validation, warnings)?;
             decoded.value
         }
-        None => serde_json::from_slice(bytes).map_err(|error| unrecognized(bytes, expected, &error))?,
+        None => serde_json::from_slice(bytes).map_err(|error| Failure::no_type(&error.to_string()))?,
     };
     if let Value::Object(map) = &mut value {
         map.insert("apiVersion".to_owned(), Value::from(expected.api_version));
@@ -113,17 +114,18 @@ pub fn decode_patched(
     expected: Expected<'_>,
     validation: FieldValidation,
     warnings: &Warnings,
-) -> Result<Value, ApiError> {
-    let bytes = serde_json::to_vec(value).map_err(ApiError::internal)?;
+) -> Result<Value, Failure> {
+    let bytes = serde_json::to_vec(value).map_err(|error| Failure::no_type(&error.to_string()))?;
     decode_json(&bytes, expected, validation, warnings)
 }
 
 fn report(
     problems: Vec<String>,
+    claim: &Claim,
     expected: Expected<'_>,
     validation: FieldValidation,
     warnings: &Warnings,
-) -> Result<(), ApiError> {
+) -> Result<(), Failure> {
     match validation {
         _ if problems.is_empty() => Ok(()),
         FieldValidation::Ignore => Ok(()),
@@ -131,61 +133,41 @@ fn report(
             warnings.add(problems);
             Ok(())
         }
-        FieldValidation::Strict => Err(expected.misfit(codec::strict_decoding_message(&problems))),
+        FieldValidation::Strict => Err(claim.unfit(expected, codec::strict_decoding_message(&problems))),
     }
-}
-
-fn check_type(api_version: &str, kind: &str, expected: Expected<'_>) -> Result<(), ApiError> {
-    if !kind.is_empty() && kind != expected.kind {
-        let version = split_api_version(if api_version.is_empty() { expected.api_version } else { api_version }).1;
-        return Err(ApiError::bad_request(format!(
-            "{kind} in version {version:?} cannot be handled as a {}: converting ({version}.{kind}) to ({}.{}): unknown conversion",
-            expected.kind,
-            expected.version(),
-            expected.kind
-        )));
-    }
-    if !api_version.is_empty() && api_version != expected.api_version {
-        return Err(ApiError::bad_request(format!(
-            "the API version in the data ({api_version}) does not match the expected API version ({})",
-            expected.api_version
-        )));
-    }
-    Ok(())
-}
-
-/// Bytes that are no object at all: upstream's text shows where they begin.
-fn unrecognized(bytes: &[u8], expected: Expected<'_>, error: &serde_json::Error) -> ApiError {
-    let shown: String = bytes.iter().take(24).map(|byte| format!("{byte:02x}")).collect();
-    let more = if bytes.len() > 24 { " ..." } else { "" };
-    ApiError::bad_request(format!(
-        "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {error} ({shown}{more})",
-        expected.kind
-    ))
 }
 
 /// YAML as JSON bytes. JSON is YAML, too.
-pub fn yaml_to_json(bytes: &[u8], expected: Expected<'_>) -> Result<Vec<u8>, ApiError> {
-    let bad = |detail: String| {
-        ApiError::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): yaml: {detail}",
-            expected.kind
-        ))
-    };
-    let text = std::str::from_utf8(bytes).map_err(|error| bad(error.to_string()))?;
-    let value: Value = serde_saphyr::from_str(text).map_err(|error| bad(error.to_string()))?;
-    serde_json::to_vec(&value).map_err(ApiError::internal)
+pub fn yaml_to_json(bytes: &[u8]) -> Result<Vec<u8>, Failure> {
+    let value = yaml(bytes).map_err(Failure::Unrecognized)?;
+    serde_json::to_vec(&value).map_err(|error| Failure::Unrecognized(error.to_string()))
 }
 
-fn decode_proto(bytes: &[u8], expected: Expected<'_>) -> Result<Value, ApiError> {
-    let message = expected.message.ok_or_else(|| ApiError::unsupported_media_type(&Media::ALL[..2]))?;
-    let unknown = envelope::unwrap(bytes).map_err(|error| {
-        ApiError::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): {error}",
-            expected.kind
-        ))
-    })?;
-    check_type(unknown.api_version, unknown.kind, expected)?;
+/// The first error of a YAML text, without a picture of where it is.
+pub fn yaml(bytes: &[u8]) -> Result<Value, String> {
+    let text = std::str::from_utf8(bytes).map_err(|error| format!("yaml: {error}"))?;
+    serde_saphyr::from_str(text).map_err(|error| format!("yaml: {}", error.without_snippet()))
+}
+
+fn decode_proto(bytes: &[u8], expected: Expected<'_>) -> Result<Value, Failure> {
+    let message = expected.message.ok_or(Failure::NoProtobuf)?;
+    let unrecognized = |text: &str| Failure::Unrecognized(text.to_owned());
+    if bytes.is_empty() {
+        return Err(unrecognized("empty data"));
+    }
+    if !envelope::is_enveloped(bytes) {
+        let prefix = "[107 56 115 0]";
+        let text = format!("provided data does not appear to be a protobuf message, expected prefix {prefix}");
+        return Err(Failure::Unrecognized(text));
+    }
+    if bytes.len() == envelope::MAGIC.len() {
+        return Err(unrecognized("empty body"));
+    }
+    let unknown =
+        envelope::unwrap(bytes).map_err(|error| unrecognized(error.to_string().trim_start_matches("proto: ")))?;
+    let claim = Claim::new(unknown.api_version, unknown.kind);
+    claim.check(expected)?;
     let type_meta = codec::TypeMeta { api_version: expected.api_version, kind: expected.kind };
-    codec::decode_fragments(&[unknown.raw], message, Some(type_meta)).map_err(|error| expected.misfit(error))
+    codec::decode_fragments(&[unknown.raw], message, Some(type_meta))
+        .map_err(|error| claim.unfit(expected, error.to_string()))
 }

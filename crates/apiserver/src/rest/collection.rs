@@ -19,14 +19,6 @@ pub async fn delete_collection(call: &Call, request_body: Body) -> Result<Respon
     let representation = call.output(false)?;
     let bytes = body::read(request_body, call.core.config.body_bytes_max).await?;
     let asked = parse_options(call, &bytes)?;
-    if asked.uid.is_some() || asked.resource_version.is_some() {
-        let cause = serde_json::json!({
-            "reason": "FieldValueForbidden",
-            "message": "Forbidden: preconditions are not supported for deletecollection",
-            "field": "preconditions"
-        });
-        return Err(ApiError::invalid("meta.k8s.io", "DeleteOptions", "", vec![cause]));
-    }
     let options = parse_list_options(&call.query, false)?;
     let Listed { entries, meta } = list::select_entries(call, &options).await?;
     let results: Vec<Result<Deleted, ApiError>> = stream::iter(entries)

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use http::{Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
+use semantics::field::Errors;
 use serde_json::{Value, json};
 
 use super::admit::{Admit, options};
@@ -25,7 +26,8 @@ use crate::error::ApiError;
 use crate::negotiate::{Representation, negotiate_input};
 use crate::policy::{self, DefaultPropagation};
 use crate::registry::write::{Committed, PutRequest};
-use crate::request::{FieldValidation, Query};
+use crate::request::Query;
+use crate::write_options::{self, FieldValidation, OptionsKind, WriteOptions};
 
 const ATTEMPTS: usize = 30;
 const ORPHAN: &str = "orphan";
@@ -99,7 +101,8 @@ pub fn parse_options(call: &Call, bytes: &[u8]) -> Result<DeleteOptions, ApiErro
             kind: "DeleteOptions",
             message: api::schema::message("meta/v1.DeleteOptions"),
         };
-        value = body::decode(bytes, media, expected, FieldValidation::Ignore, &call.warnings)?;
+        value = body::decode_or_fail(bytes, media, expected, FieldValidation::Ignore, &call.warnings)
+            .map_err(|failure| failure.of_options(expected))?;
     }
     for name in ["propagationPolicy", "gracePeriodSeconds", "orphanDependents"] {
         if bytes.is_empty() {
@@ -107,7 +110,7 @@ pub fn parse_options(call: &Call, bytes: &[u8]) -> Result<DeleteOptions, ApiErro
         }
     }
     let mut asked = check_options(&value)?;
-    asked.dry_run |= call.query.dry_run()?;
+    asked.dry_run |= WriteOptions::parse(&call.query, OptionsKind::Delete)?.dry_run;
     Ok(asked)
 }
 
@@ -151,19 +154,15 @@ pub fn check_options(value: &Value) -> Result<DeleteOptions, ApiError> {
         (None, None) => None,
         (None, Some(other)) => {
             let message = format!(
-                "Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\", \"nil\""
+                "Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
             );
             return invalid("propagationPolicy", "FieldValueNotSupported", message);
         }
     };
-    let mut dry_run = false;
-    for entry in value["dryRun"].as_array().into_iter().flatten() {
-        if entry != "All" {
-            let message = format!("Unsupported value: {entry}: supported values: \"All\"");
-            return invalid("dryRun", "FieldValueNotSupported", message);
-        }
-        dry_run = true;
-    }
+    let runs: Vec<&str> = value["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let mut errors = Errors::new();
+    write_options::check_dry_run(&runs, &mut errors);
+    write_options::refuse(OptionsKind::Delete, errors)?;
     let text = |field: &str| value["preconditions"][field].as_str().map(str::to_owned);
     Ok(DeleteOptions {
         grace_seconds: value["gracePeriodSeconds"].as_i64().map(|s| if s < 0 { 1 } else { s }),
@@ -171,7 +170,7 @@ pub fn check_options(value: &Value) -> Result<DeleteOptions, ApiError> {
         resource_version: text("resourceVersion"),
         propagation,
         accepted: orphan == Some(false),
-        dry_run,
+        dry_run: !runs.is_empty(),
     })
 }
 
@@ -241,7 +240,7 @@ async fn execute(
 
 fn check_preconditions(call: &Call, name: &str, old: &Value, asked: &DeleteOptions) -> Result<(), ApiError> {
     let found = |field: &str| old["metadata"][field].as_str().unwrap_or_default();
-    let conflict = |why: String| Err(ApiError::conflict(&call.resource.group, &call.resource.plural, name, &why));
+    let conflict = |why: String| Err(ApiError::conflict(&call.resource.group, &call.resource.kind_name, name, &why));
     if let Some(uid) = asked.uid.as_deref().filter(|uid| *uid != found("uid")) {
         return conflict(format!(
             "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated",

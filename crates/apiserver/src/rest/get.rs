@@ -14,7 +14,9 @@ use crate::request::parse_resource_version;
 pub async fn get(call: &Call) -> Result<Response<Body>, ApiError> {
     // Negotiation comes first: a 406 hides whether the object exists.
     call.output(false)?;
-    let asked = parse_resource_version(call.query.get("resourceVersion").unwrap_or_default())?.unwrap_or(0);
+    let asked = parse_resource_version(call.query.get("resourceVersion").unwrap_or_default())
+        .map_err(|detail| ApiError::new(500, "", detail))?
+        .unwrap_or(0);
     if asked > 0 {
         fresh_enough(call, asked).await?;
     }

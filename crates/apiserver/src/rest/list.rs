@@ -66,7 +66,6 @@ pub fn reply(
     let mut response = body::response(code, body);
     let content_type = HeaderValue::from_static(representation.media.content_type());
     response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);
-    response.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     Ok(response)
 }
 
@@ -245,7 +244,8 @@ fn encode_continue(revision: i64, key: &[u8], prefix: &[u8]) -> String {
 }
 
 fn decode_continue(token: &str, prefix: &[u8]) -> Result<(i64, Bytes), ApiError> {
-    let bad = |detail: String| ApiError::bad_request(format!("continue key is not valid: {detail}"));
+    let bad =
+        |detail: String| ApiError::bad_request(format!("invalid continue token: continue key is not valid: {detail}"));
     let bytes = URL_SAFE_NO_PAD.decode(token.as_bytes()).map_err(|error| bad(error.to_string()))?;
     let parsed: ContinueToken = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
     if parsed.v != "meta.k8s.io/v1" {

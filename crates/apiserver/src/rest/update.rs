@@ -28,7 +28,7 @@ use crate::managed;
 use crate::negotiate::{Representation, negotiate_input};
 use crate::policy;
 use crate::registry::write::{Committed, PutRequest};
-use crate::request::parse_field_validation;
+use crate::write_options::{OptionsKind, WriteOptions};
 
 /// Attempts of one write on ever newer states; a bound for a hot object.
 const ATTEMPTS: usize = 30;
@@ -53,8 +53,7 @@ pub async fn update(call: &Call, request_body: Body, sub: Subresource) -> Result
     call.output(false)?;
     let media = negotiate_input(&call.headers)?;
     let bytes = body::read(request_body, call.core.config.body_bytes_max).await?;
-    let validation = parse_field_validation(&call.query)?;
-    let dry_run = call.query.dry_run()?;
+    let WriteOptions { dry_run, validation } = WriteOptions::parse(&call.query, OptionsKind::Update)?;
     let mut object = body::decode(&bytes, media, Expected::of(call), validation, &call.warnings)?;
     check_name(call, &mut object)?;
     default(call, &mut object)?;
@@ -69,8 +68,20 @@ pub async fn update(call: &Call, request_body: Body, sub: Subresource) -> Result
     call.reply(if created { StatusCode::CREATED } else { StatusCode::OK }, &entry)
 }
 
-/// The name in the object is that of the path; it is filled in if left out.
+/// The name in the object is that of the path.
 pub fn check_name(call: &Call, object: &mut Value) -> Result<(), ApiError> {
+    if object["metadata"]["name"].as_str().is_none_or(str::is_empty) {
+        let wanted = &call.info.name;
+        let why = "name must be provided";
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({wanted} based on URL) was undeterminable: {why}"
+        )));
+    }
+    fill_name(call, object)
+}
+
+/// Like [`check_name`]; it is filled in if left out.
+pub fn fill_name(call: &Call, object: &mut Value) -> Result<(), ApiError> {
     let wanted = &call.info.name;
     match object["metadata"]["name"].as_str().unwrap_or_default() {
         "" => {
@@ -184,11 +195,20 @@ fn check_preconditions(call: &Call, object: &mut Value, old: &Value) -> Result<(
     let (group, plural, name) = (&call.resource.group, &call.resource.plural, &call.info.name);
     let text = |value: &Value, field: &str| value["metadata"][field].as_str().unwrap_or_default().to_owned();
     let (uid, old_uid) = (text(object, "uid"), text(old, "uid"));
-    if !uid.is_empty() && uid != old_uid {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}");
+    // What a patch makes of the uid is for validation to refuse.
+    if !uid.is_empty() && uid != old_uid && call.info.verb != "patch" {
+        let key = String::from_utf8_lossy(&call.key(name)).into_owned();
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: \
+             Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}"
+        );
         return Err(ApiError::conflict(group, plural, name, &why));
     }
     let (version, old_version) = (text(object, "resourceVersion"), text(old, "resourceVersion"));
+    if !version.is_empty() && version.parse::<u64>().is_err() {
+        let detail = format!("strconv.ParseUint: parsing {}: invalid syntax", semantics::field::quote(&version));
+        return Err(ApiError::new(500, "", detail));
+    }
     if version.is_empty() || version == "0" {
         if !policy::updates_unconditionally(group, plural) {
             let cause = serde_json::json!({

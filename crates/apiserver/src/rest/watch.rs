@@ -45,7 +45,7 @@ pub async fn watch(call: Call) -> Result<Response<Body>, ApiError> {
     let watcher = match start(&call, &options, selection, encoder.clone()).await {
         Ok(watcher) => watcher,
         // Once the parameters are understood, a watch fails with an event, as upstream's do.
-        Err(error) if error.code == 410 => {
+        Err(error) if matches!(error.code, 410 | 504) => {
             let event = encoder.error_event(&error);
             return Ok(head(media, body::stream(futures::stream::iter([Ok(event)]))));
         }
@@ -66,9 +66,7 @@ fn head(media: Media, body: Body) -> Response<Body> {
         Media::Proto => "application/vnd.kubernetes.protobuf;stream=watch",
         _ => "application/json",
     };
-    let headers = response.headers_mut();
-    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
@@ -100,16 +98,18 @@ async fn start(
     encoder: Encoder,
 ) -> Result<Watcher, ApiError> {
     let version = options.resource_version;
-    if let Some(version) = version.filter(|version| *version > 0) {
+    let lists = options.send_initial_events.unwrap_or(matches!(version, None | Some(0)));
+    if let Some(version) = version.filter(|version| *version > 0 && lists) {
         fresh_enough(call, version).await?;
     }
-    let lists = options.send_initial_events.unwrap_or(matches!(version, None | Some(0)));
     let cache = call.resource.cache.clone();
     let applied = call.registry().feed.applied();
     let snapshot = cache.snapshot();
     let revision = applied.max(snapshot.revision);
     let prefix = call.resource.source.namespace_prefix(call.namespace());
     let (cursor, after, initial) = match version {
+        // Of the future: begins when that has come.
+        Some(version) if version > revision && !lists => (cache.watch_after(&snapshot), version, VecDeque::new()),
         Some(version) if version > 0 && !lists => {
             let cursor = cache
                 .watch_from(version)

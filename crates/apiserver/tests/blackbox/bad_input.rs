@@ -15,7 +15,7 @@ async fn broken_bodies_are_bad_requests() {
     };
     check("application/json", b"{", 400).await;
     check("application/json", b"[]", 400).await;
-    check("application/json", b"null", 400).await;
+    check("application/json", b"null", 422).await;
     check("application/json", b"\xff\xfe", 400).await;
     check("application/json", b"", 400).await;
     check("application/yaml", b"a: [b", 400).await;
@@ -27,6 +27,60 @@ async fn broken_bodies_are_bad_requests() {
     check("application/json", br#"{"apiVersion": "v2", "metadata": {"name": "a"}}"#, 400).await;
     check("application/json", br#"{"metadata": {}}"#, 422).await;
     assert_eq!(f.get(CONFIG_MAPS).await.expect(200)["items"], json!([]));
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_body_reads_as_upstream_says_it() {
+    let f = Fixture::new().await;
+    let unrecognized = "the object provided is unrecognized (must be of type ConfigMap): ";
+    let lines: [(&str, &str); 8] = [
+        ("", "couldn't get version/kind; json parse error: unexpected end of JSON input (<empty>)"),
+        (
+            "garbage",
+            "couldn't get version/kind; json parse error: invalid character 'g' looking for beginning of value (67617262616765)",
+        ),
+        (
+            r#"{"kind": 3}"#,
+            "couldn't get version/kind; json parse error: json: cannot unmarshal number into Go struct field .kind of type string ({\"kind\": 3})",
+        ),
+        (
+            r#"{"apiVersion": "a/b/c", "kind": "ConfigMap"}"#,
+            "unexpected GroupVersion string: a/b/c ({\"apiVersion\": \"a/b/c\", \"kind\" ...)",
+        ),
+        (
+            r#"{"kind": "Secret"}"#,
+            "Secret in version \"v1\" cannot be handled as a ConfigMap: converting (v1.Secret) to (core.ConfigMap): unknown conversion",
+        ),
+        (
+            r#"{"kind": "Nope"}"#,
+            "Nope in version \"v1\" cannot be handled as a ConfigMap: no kind \"Nope\" is registered for version \"v1\" in scheme \"pkg/runtime/scheme.go:111\"",
+        ),
+        (
+            r#"{"apiVersion": "apps/v1", "kind": "ConfigMap"}"#,
+            "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: no kind \"ConfigMap\" is registered for version \"apps/v1\" in scheme \"pkg/runtime/scheme.go:111\"",
+        ),
+        (
+            r#"{"metadata": {"name": 3}}"#,
+            "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: json: cannot unmarshal number into Go struct field ObjectMeta.metadata.name of type string",
+        ),
+    ];
+    for (body, expect) in lines {
+        let status = f.send("POST", CONFIG_MAPS, &[JSON], body).await.expect(400);
+        let message = status["message"].as_str().unwrap();
+        assert_eq!(message.trim_start_matches(unrecognized), expect, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn every_answer_carries_its_audit_id_and_is_not_cached() {
+    let f = Fixture::new().await;
+    let given = f.send("GET", CONFIG_MAPS, &[("audit-id", "mine")], "").await;
+    assert_eq!(given.headers["audit-id"], "mine");
+    for target in [CONFIG_MAPS, "/version", "/nowhere", "/api", "/readyz"] {
+        let answer = f.get(target).await;
+        assert_eq!(answer.headers["audit-id"].len(), 36, "{target}");
+        assert_eq!(answer.headers["cache-control"], "no-cache, private", "{target}");
+    }
 }
 
 #[tokio::test]
@@ -81,11 +135,12 @@ async fn bad_parameters_are_refused() {
     check("labelSelector=a%20b%20c", 400).await;
     check("fieldSelector=nonsense", 400).await;
     check("fieldSelector=data.v%3D1", 400).await;
-    check("resourceVersion=abc", 422).await;
+    check("resourceVersion=abc", 400).await;
     check("limit=abc", 400).await;
     check("continue=%25%25", 400).await;
     check("resourceVersionMatch=Sometimes&resourceVersion=1", 422).await;
-    check("watch=1&resourceVersion=-5", 422).await;
+    check("watch=1&resourceVersion=-5", 500).await;
+    check("watch=1&resourceVersionMatch=Exact&resourceVersion=1", 422).await;
 }
 
 #[tokio::test]

@@ -56,10 +56,17 @@ async fn bad_patches_say_why() {
     f.patch(&path, MERGE, &json!([])).await.expect(400);
     f.send("PATCH", &path, &[("content-type", MERGE)], "{").await.expect(400);
     let failed = json!([{"op": "test", "path": "/data/v", "value": "9"}]);
-    f.patch(&path, JSON, &failed).await.expect(422);
+    let failed = f.patch(&path, JSON, &failed).await.expect(422);
+    assert_eq!(failed["message"], "the server rejected our request due to an error in our request");
+    let typed = f.patch(&path, STRATEGIC, &json!({"data": {"v": 1}})).await.expect(422);
+    let message = typed["message"].as_str().unwrap();
+    assert!(message.starts_with(" \"\" is invalid: patch: Invalid value: \"map[data:map[v:1]]\": "), "{message}");
+    let nameless = f.patch(&path, MERGE, &json!({"metadata": null})).await.expect(400);
+    let why = "the name of the object (a based on URL) was undeterminable: name must be provided";
+    assert_eq!(nameless["message"], why);
     f.patch(&path, "text/plain", &json!({})).await.expect(415);
     let strict = format!("{path}?fieldValidation=Strict");
-    let unknown = f.patch(&strict, MERGE, &json!({"nope": 1})).await.expect(400);
+    let unknown = f.patch(&strict, MERGE, &json!({"nope": 1})).await.expect(422);
     assert!(unknown["message"].as_str().unwrap().contains("unknown field \"nope\""), "{unknown}");
 }
 
@@ -75,6 +82,11 @@ async fn apply_creates_merges_and_refuses_what_others_own() {
     let entry = &made["metadata"]["managedFields"][0];
     assert_eq!((&entry["manager"], &entry["operation"]), (&json!("one"), &json!("Apply")));
     assert_eq!(entry["fieldsV1"]["f:data"], json!({"f:v": {}}));
+    let mut unknown = config.clone();
+    unknown["nope"] = json!(1);
+    let unknown = f.patch(&format!("{path}?fieldManager=one"), APPLY, &unknown).await.expect(500);
+    let why = "failed to create typed patch object (/a; /v1, Kind=ConfigMap): .nope: field not declared in schema";
+    assert_eq!(unknown["message"], why);
     let same = f.patch(&format!("{path}?fieldManager=one"), APPLY, &config).await.expect(200);
     assert_eq!(version(&same), version(&made), "applying the same again is no write");
     let other = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"v": "2"}});

@@ -134,3 +134,20 @@ async fn protobuf_frames_are_length_delimited() {
     assert_eq!(answer.bytes.len(), 4 + length);
     assert_eq!(&answer.bytes[4..11], b"\x0a\x05ADDED");
 }
+
+#[tokio::test]
+async fn a_watch_from_the_future_waits_for_it() {
+    let f = Fixture::new().await;
+    let first = f.post(CONFIG_MAPS, &config_map("a", "1")).await.expect(201);
+    // The next write is skipped, the one after it is not.
+    let from = version(&first) + 1;
+    let mut events = f.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={from}")).await;
+    let second = f.post(CONFIG_MAPS, &config_map("b", "1")).await.expect(201);
+    assert_eq!(version(&second), from);
+    f.post(CONFIG_MAPS, &config_map("c", "1")).await.expect(201);
+    assert_eq!(events.line().await, "ADDED c 1");
+    let streaming = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=999999";
+    let mut events = f.watch(&format!("{CONFIG_MAPS}?{streaming}")).await;
+    let error = events.next().await.unwrap();
+    assert_eq!((&error["type"], &error["object"]["code"]), (&serde_json::json!("ERROR"), &serde_json::json!(504)));
+}

@@ -142,7 +142,8 @@ impl FieldSet {
         Self(marked.collect())
     }
 
-    /// Every path in the set, printed as in conflict messages: `.spec.containers[name="a"].image`.
+    /// Every path in the set, printed as in conflict messages: `.spec.containers[name="a"].image`; at each level what is in the
+    /// set itself comes before what is below it.
     pub fn printed_paths(&self) -> Vec<String> {
         let mut paths = Vec::new();
         self.print_below("", &mut paths);
@@ -150,12 +151,10 @@ impl FieldSet {
     }
 
     fn print_below(&self, prefix: &str, paths: &mut Vec<String>) {
+        let printed = |element: &String| format!("{prefix}{}", print_element(element));
+        paths.extend(self.0.iter().filter(|(_, node)| node.member).map(|(element, _)| printed(element)));
         for (element, node) in &self.0 {
-            let path = format!("{prefix}{}", print_element(element));
-            if node.member {
-                paths.push(path.clone());
-            }
-            node.children.print_below(&path, paths);
+            node.children.print_below(&printed(element), paths);
         }
     }
 }

@@ -89,7 +89,7 @@ impl Shape {
     }
 }
 
-fn of_field(field: &'static Field) -> Shape {
+pub(super) fn of_field(field: &'static Field) -> Shape {
     match (field.repeat, &field.list_type) {
         (Repeat::List, ListType::Map(_)) => Shape::Keyed(field),
         (Repeat::List, ListType::Set) => Shape::Set,

@@ -19,6 +19,10 @@ fn deployment(spec: Value) -> Value {
     json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": spec})
 }
 
+fn whole(config: &Value) -> Configuration<'_> {
+    Configuration { sent: config, decoded: config }
+}
+
 /// The field set of one manager; null if it has no entry.
 fn fields(object: &Value, manager: &str, operation: &str) -> Value {
     let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
@@ -27,7 +31,7 @@ fn fields(object: &Value, manager: &str, operation: &str) -> Value {
 }
 
 fn applied(manager: &str, live: Option<&Value>, spec: Value) -> Result<Value, String> {
-    apply(&writer(manager), live, &deployment(spec), false).map_err(|e| e.to_string())
+    apply(&writer(manager), live, whole(&deployment(spec)), false).map_err(|e| e.to_string())
 }
 
 #[test]
@@ -85,7 +89,7 @@ fn conflicts_name_manager_and_field() {
     );
     let mut live = deployment(json!({"replicas": 1, "paused": true}));
     track(&writer("hand"), &mut live, None);
-    let error = apply(&writer("two"), Some(&live), &deployment(json!({"replicas": 2, "paused": false})), false);
+    let error = apply(&writer("two"), Some(&live), whole(&deployment(json!({"replicas": 2, "paused": false}))), false);
     assert_eq!(
         error.unwrap_err(),
         ApplyError::Conflicts {
@@ -105,7 +109,7 @@ fn force_takes_over_and_equal_values_are_shared() {
     let shared = applied("two", Some(&live), json!({"replicas": 1})).unwrap();
     assert_eq!(fields(&shared, "one", "Apply"), json!({"f:spec": {"f:paused": {}, "f:replicas": {}}}));
     assert_eq!(fields(&shared, "two", "Apply"), json!({"f:spec": {"f:replicas": {}}}));
-    let forced = apply(&writer("two"), Some(&live), &deployment(json!({"replicas": 5})), true).unwrap();
+    let forced = apply(&writer("two"), Some(&live), whole(&deployment(json!({"replicas": 5}))), true).unwrap();
     assert_eq!(forced["spec"]["replicas"], 5);
     assert_eq!(fields(&forced, "one", "Apply"), json!({"f:spec": {"f:paused": {}}}));
 }
@@ -168,11 +172,11 @@ fn kubectl_moves_from_client_side_to_server_side() {
     let mut live = config.clone();
     live["metadata"]["annotations"] = json!({LAST_APPLIED: config.to_string()});
     track(&writer("kubectl-client-side-apply"), &mut live, None);
-    let moved = apply(&writer("kubectl"), Some(&live), &deployment(json!({"replicas": 2})), false).unwrap();
+    let moved = apply(&writer("kubectl"), Some(&live), whole(&deployment(json!({"replicas": 2}))), false).unwrap();
     assert_eq!(moved["spec"]["replicas"], 2);
     assert!(moved["metadata"]["annotations"][LAST_APPLIED].as_str().unwrap().contains("\"replicas\":2"));
     live["spec"]["replicas"] = json!(7);
-    assert!(apply(&writer("kubectl"), Some(&live), &deployment(json!({"replicas": 2})), false).is_err());
+    assert!(apply(&writer("kubectl"), Some(&live), whole(&deployment(json!({"replicas": 2}))), false).is_err());
 }
 
 #[test]
@@ -180,7 +184,7 @@ fn applying_the_same_again_changes_nothing() {
     let first = applied("one", None, json!({"replicas": 1, "selector": {"matchLabels": {"a": "b"}}})).unwrap();
     let later = Writer { now: "2027-01-01T00:00:00Z".parse().unwrap(), ..writer("one") };
     let config = deployment(json!({"replicas": 1, "selector": {"matchLabels": {"a": "b"}}}));
-    assert_eq!(apply(&later, Some(&first), &config, false).unwrap(), first);
+    assert_eq!(apply(&later, Some(&first), whole(&config), false).unwrap(), first);
 }
 
 #[test]

@@ -151,7 +151,7 @@ fn index(list: Option<&Value>, shape: Shape) -> BTreeMap<String, Vec<&Value>> {
     index
 }
 
-/// `live` with everything that `config` sets. Errors: two elements of one list in `config` have the same keys, or none.
+/// `live` with everything that `config` sets. Errors, with their place: an element without its keys in a list of `config`.
 pub(super) fn merge(live: &Value, config: &Value, shape: Shape) -> Result<Value, String> {
     let shape = shape.deduce(config);
     match (live, config) {

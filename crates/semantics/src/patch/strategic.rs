@@ -8,6 +8,7 @@ use api::schema::{Field, MessageRef, Repeat};
 use serde_json::{Map, Value};
 
 use super::PatchError;
+use crate::printed::printed;
 
 type Object = Map<String, Value>;
 
@@ -28,12 +29,34 @@ fn malformed(text: impl Into<String>) -> PatchError {
     PatchError::Malformed(text.into())
 }
 
+fn failed(text: impl Into<String>) -> PatchError {
+    PatchError::Failed(text.into())
+}
+
+fn unknown_directive(patch: &Object) -> PatchError {
+    let object = printed(&Value::Object(patch.clone()));
+    failed(format!("unknown patch type: {} in map: {object}", printed(&patch[PATCH])))
+}
+
+/// A directive's value, if it is a list as it must be.
+fn list_of(directive: &Value) -> Result<&[Value], PatchError> {
+    directive.as_array().map(Vec::as_slice).ok_or_else(|| {
+        let found = match directive {
+            Value::String(_) => "string",
+            Value::Object(_) => "map",
+            Value::Bool(_) => "bool",
+            _ => "number",
+        };
+        failed(format!("expected a []interface {{}}, but received a {found}"))
+    })
+}
+
 fn merge_objects(mut current: Object, patch: &Object, message: Option<MessageRef>) -> Result<Object, PatchError> {
     match patch.get(PATCH).map(|directive| directive.as_str()) {
         None | Some(Some("merge")) => {}
         Some(Some("replace")) => return Ok(strip_object(patch)),
         Some(Some("delete")) => return Ok(Object::new()),
-        Some(_) => return Err(malformed(format!("Unknown patch type found: {}", patch[PATCH]))),
+        Some(_) => return Err(unknown_directive(patch)),
     }
     retain_keys(&mut current, patch)?;
     for (key, value) in patch {
@@ -114,18 +137,19 @@ fn merge_map(mut old: Object, new: &Object, message: Option<MessageRef>) -> Resu
 
 fn retain_keys(current: &mut Object, patch: &Object) -> Result<(), PatchError> {
     let Some(directive) = patch.get(RETAIN_KEYS) else { return Ok(()) };
-    let Some(keys) = directive.as_array() else { return Err(malformed("retainKeys directive must be a list")) };
-    let named = patch.iter().filter(|(key, value)| !key.starts_with('$') && !value.is_null());
-    if let Some((key, _)) = named.into_iter().find(|(key, _)| !keys.iter().any(|k| k == *key)) {
-        return Err(malformed(format!("{key} is not present in the $retainKeys list")));
+    let wrong = || malformed("invalid patch format of retainKeys");
+    let keys = directive.as_array().ok_or_else(wrong)?;
+    let mut named = patch.iter().filter(|(key, value)| !key.starts_with('$') && !value.is_null());
+    if named.any(|(key, _)| !keys.iter().any(|k| k == key)) {
+        return Err(wrong());
     }
     current.retain(|key, _| keys.iter().any(|k| k == key));
     Ok(())
 }
 
 fn delete_from(current: &mut Object, field: &str, doomed: &Value) -> Result<(), PatchError> {
-    let Some(doomed) = doomed.as_array() else { return Err(malformed(format!("{DELETE_FROM}{field} must be a list"))) };
     if let Some(list) = current.get_mut(field).and_then(Value::as_array_mut) {
+        let doomed = doomed.as_array().ok_or_else(|| malformed("invalid patch format of primitive list"))?;
         list.retain(|item| !doomed.contains(item));
     }
     Ok(())
@@ -160,7 +184,9 @@ fn merge_by_key(
                 let wanted = key_of(item, key)?;
                 merged.retain(|element| element.get(key) != Some(wanted));
             }
-            Some(_) => return Err(malformed(format!("Unknown patch type found: {}", item[PATCH]))),
+            Some(_) => {
+                return Err(item.as_object().map_or_else(|| malformed("list element is no object"), unknown_directive));
+            }
         }
     }
     if replace {
@@ -192,13 +218,37 @@ fn merge_element(
 }
 
 fn key_of<'a>(item: &'a Value, key: &str) -> Result<&'a Value, PatchError> {
-    item.get(key).ok_or_else(|| malformed(format!("map: {item} does not contain declared merge key: {key}")))
+    item.get(key).ok_or_else(|| failed(format!("map: {} does not contain declared merge key: {key}", printed(item))))
 }
 
 fn order_of<'a>(place: Place<'a>, patch: &'a [Value]) -> Result<&'a [Value], PatchError> {
     match place.order {
         None => Ok(patch),
-        Some(order) => order.as_array().map(Vec::as_slice).ok_or_else(|| malformed("$setElementOrder must be a list")),
+        Some(order) => {
+            let order = list_of(order)?;
+            follows_order(patch, order, place.field.and_then(|f| f.merge_key))?;
+            Ok(order)
+        }
+    }
+}
+
+/// What the patch sets must be in `$setElementOrder`, and in the order that it says.
+fn follows_order(patch: &[Value], order: &[Value], key: Option<&str>) -> Result<(), PatchError> {
+    let sets: Vec<&Value> = patch.iter().filter(|item| item.get(PATCH).is_none()).collect();
+    let mut rest = order.iter();
+    let follows = sets.iter().all(|item| rest.any(|ordered| same_element(item, ordered, key)));
+    if follows {
+        return Ok(());
+    }
+    let (sets, order) = (printed(&sets.into_iter().cloned().collect()), printed(&order.iter().cloned().collect()));
+    Err(failed(format!("The order in patch list:\n{sets}\n doesn't match $setElementOrder list:\n{order}\n")))
+}
+
+/// Whether two elements are one: by the merge key, or as scalars.
+fn same_element(a: &Value, b: &Value, key: Option<&str>) -> bool {
+    match key {
+        Some(key) => a.get(key).is_some() && a.get(key) == b.get(key),
+        None => a == b,
     }
 }
 
@@ -210,7 +260,7 @@ fn reorder_unpatched(current: &mut Object, patch: &Object, message: Option<Messa
             continue;
         }
         let Some(Value::Array(list)) = current.get_mut(name) else { continue };
-        let Some(order) = order.as_array() else { return Err(malformed(format!("{directive} must be a list"))) };
+        let order = list_of(order)?;
         let key = message.and_then(|m| m.get().json_field(name)).and_then(|f| f.merge_key);
         let old = std::mem::take(list);
         *list = arrange(old.clone(), &old, order, key)?;
@@ -220,11 +270,7 @@ fn reorder_unpatched(current: &mut Object, patch: &Object, message: Option<Messa
 
 /// Puts what the patch names in the patch's order, and everything else where it stood before relative to those.
 fn arrange(merged: Vec<Value>, before: &[Value], order: &[Value], key: Option<&str>) -> Result<Vec<Value>, PatchError> {
-    let same = |a: &Value, b: &Value| match key {
-        Some(key) => a.get(key).is_some() && a.get(key) == b.get(key),
-        None => a == b,
-    };
-    let position = |list: &[Value], item: &Value| list.iter().position(|other| same(other, item));
+    let position = |list: &[Value], item: &Value| list.iter().position(|other| same_element(other, item, key));
     let (mut named, mut others): (Vec<Value>, Vec<Value>) =
         merged.into_iter().partition(|item| position(order, item).is_some());
     named.sort_by_key(|item| position(order, item));
@@ -353,11 +399,24 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_merge_key_is_malformed() {
-        let pod = api::schema::message("core/v1.PodSpec");
-        let result = strategic(&json!({"containers": [{"name": "a"}]}), &json!({"containers": [{"image": "1"}]}), pod);
-        assert!(
-            matches!(result, Err(PatchError::Malformed(text)) if text.contains("does not contain declared merge key: name"))
+    fn what_no_list_can_take() {
+        let check = |patch: Value, expect: &str| {
+            let pod = api::schema::message("core/v1.PodSpec");
+            let result = strategic(&json!({"containers": [{"name": "a"}]}), &patch, pod);
+            assert_eq!(result, Err(PatchError::Failed(expect.to_owned())), "{patch}");
+        };
+        check(json!({"containers": [{"image": "1"}]}), "map: map[image:1] does not contain declared merge key: name");
+        check(
+            json!({"containers": [{"name": "a", "$patch": "leap"}]}),
+            "unknown patch type: leap in map: map[$patch:leap name:a]",
+        );
+        check(
+            json!({"$setElementOrder/containers": [{"name": "a"}], "containers": [{"name": "b"}]}),
+            "The order in patch list:\n[map[name:b]]\n doesn't match $setElementOrder list:\n[map[name:a]]\n",
+        );
+        check(
+            json!({"$setElementOrder/containers": "a", "containers": []}),
+            "expected a []interface {}, but received a string",
         );
     }
 

@@ -15,11 +15,12 @@ use crate::error::ApiError;
 use crate::managed;
 use crate::negotiate::{Representation, negotiate_input};
 use crate::registry::write::{Committed, PutRequest};
-use crate::request::{Query, RequestInfo, parse_field_validation};
+use crate::request::{Query, RequestInfo};
 use crate::rest::admit::{Admit, options};
 use crate::rest::body::{self, Expected};
 use crate::rest::{Call, Warnings};
 use crate::server::Core;
+use crate::write_options::{OptionsKind, WriteOptions};
 
 const ATTEMPTS: usize = 30;
 
@@ -28,7 +29,13 @@ pub async fn create(call: &Call, request_body: Body) -> Result<Response<Body>, A
     let media = negotiate_input(&call.headers)?;
     let bytes = body::read(request_body, call.core.config.body_bytes_max).await?;
     let expected = Expected { api_version: "v1", kind: "Binding", message: api::schema::by_kind("", "v1", "Binding") };
-    let binding = body::decode(&bytes, media, expected, parse_field_validation(&call.query)?, &call.warnings)?;
+    let binding = body::decode(
+        &bytes,
+        media,
+        expected,
+        WriteOptions::parse(&call.query, OptionsKind::Create)?.validation,
+        &call.warnings,
+    )?;
     bind_pod(call, binding).await
 }
 
@@ -57,14 +64,20 @@ pub async fn create_in_namespace(
     let media = negotiate_input(&call.headers)?;
     let bytes = body::read(request_body, core.config.body_bytes_max).await?;
     let expected = Expected { api_version: "v1", kind: "Binding", message: api::schema::by_kind("", "v1", "Binding") };
-    let binding = body::decode(&bytes, media, expected, parse_field_validation(&call.query)?, &call.warnings)?;
+    let binding = body::decode(
+        &bytes,
+        media,
+        expected,
+        WriteOptions::parse(&call.query, OptionsKind::Create)?.validation,
+        &call.warnings,
+    )?;
     call.info.name = binding["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     bind_pod(&call, binding).await
 }
 
 async fn bind_pod(call: &Call, binding: Value) -> Result<Response<Body>, ApiError> {
     let name = &call.info.name;
-    let dry_run = call.query.dry_run()?;
+    let dry_run = WriteOptions::parse(&call.query, OptionsKind::Create)?.dry_run;
     let problems = validate_binding(&binding);
     if !problems.is_empty() {
         let causes = problems.iter().map(FieldError::cause).collect();

@@ -11,11 +11,11 @@ use crate::body::Body;
 use crate::error::ApiError;
 use crate::negotiate::negotiate_input;
 use crate::reader::Reader;
-use crate::request::parse_field_validation;
 use crate::rest::Call;
 use crate::rest::body::{self, Expected};
 use crate::rest::delete::{DeleteOptions, check_options, delete_entry};
 use crate::rest::update::{Change, modify};
+use crate::write_options::{OptionsKind, WriteOptions};
 
 pub async fn create(call: &Call, request_body: Body) -> Result<Response<Body>, ApiError> {
     call.plain_output()?;
@@ -26,7 +26,13 @@ pub async fn create(call: &Call, request_body: Body) -> Result<Response<Body>, A
         kind: "Eviction",
         message: api::schema::by_kind("policy", "v1", "Eviction"),
     };
-    let eviction = body::decode(&bytes, media, expected, parse_field_validation(&call.query)?, &call.warnings)?;
+    let eviction = body::decode(
+        &bytes,
+        media,
+        expected,
+        WriteOptions::parse(&call.query, OptionsKind::Create)?.validation,
+        &call.warnings,
+    )?;
     let name = eviction["metadata"]["name"].as_str().unwrap_or_default();
     if !name.is_empty() && name != call.info.name {
         return Err(ApiError::bad_request(format!(
@@ -35,7 +41,7 @@ pub async fn create(call: &Call, request_body: Body) -> Result<Response<Body>, A
         )));
     }
     let mut asked: DeleteOptions = check_options(&eviction["deleteOptions"])?;
-    asked.dry_run |= call.query.dry_run()?;
+    asked.dry_run |= WriteOptions::parse(&call.query, OptionsKind::Create)?.dry_run;
     let pod = call.current()?;
     let value = crate::stored::decode_entry(&pod, &call.resource.source).map_err(ApiError::internal)?;
     let ended = matches!(value["status"]["phase"].as_str(), Some("Succeeded" | "Failed" | "Pending"));

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use crate::body::Body;
 use crate::encode::Encoder;
 use crate::error::ApiError;
-use crate::negotiate::{PatchType, Representation, negotiate_input, negotiate_patch};
-use crate::request::{FieldValidation, parse_field_validation};
+use crate::negotiate::{Media, PatchType, Representation, negotiate_input, negotiate_patch};
 use crate::rest::body::{self, Expected};
 use crate::rest::update::{Change, modify};
 use crate::rest::{Call, patch};
+use crate::write_options::{FieldValidation, OptionsKind, WriteOptions};
 
 fn expected<'a>() -> Expected<'a> {
     Expected {
@@ -31,15 +31,15 @@ pub async fn handle(call: &Call, request_body: Body) -> Result<Response<Body>, A
         let object = decoder.served_value(&*call.current()?)?;
         return call.reply_value(StatusCode::OK, &derive_scale(call, &object)?);
     }
-    let validation = parse_field_validation(&call.query)?;
-    let dry_run = call.query.dry_run()?;
     let is_patch = call.info.verb == "patch";
     let kind = if is_patch { Some(negotiate_patch(&call.headers, true)?) } else { None };
+    let options_kind = kind.map_or(OptionsKind::Update, PatchType::options_kind);
+    let WriteOptions { dry_run, validation } = WriteOptions::parse(&call.query, options_kind)?;
     let media = if is_patch { None } else { Some(negotiate_input(&call.headers)?) };
     let bytes = body::read(request_body, call.core.config.body_bytes_max).await?;
     let wanted = Wanted::parse(call, kind, media, &bytes, validation)?;
-    let options_kind = if is_patch { "PatchOptions" } else { "UpdateOptions" };
-    let change = Change { sub: Subresource::Main, dry_run, options_kind, creates: false, tracked: false };
+    let change =
+        Change { sub: Subresource::Main, dry_run, options_kind: options_kind.name(), creates: false, tracked: false };
     let make = |current: Option<&Value>| -> Result<Value, ApiError> {
         let current = current.ok_or_else(|| call.not_found(&call.info.name))?;
         let scale = wanted.make(call, &derive_scale(call, current)?, validation)?;
@@ -69,14 +69,13 @@ impl Wanted {
     fn parse(
         call: &Call,
         kind: Option<PatchType>,
-        media: Option<crate::negotiate::Media>,
+        media: Option<Media>,
         bytes: &[u8],
         validation: FieldValidation,
     ) -> Result<Self, ApiError> {
         match (kind, media) {
             (Some(PatchType::Apply), _) => {
-                let json = body::yaml_to_json(bytes, expected())?;
-                body::decode_json(&json, expected(), validation, &call.warnings).map(Self::Applied)
+                body::decode(bytes, Media::Yaml, expected(), validation, &call.warnings).map(Self::Applied)
             }
             (Some(kind), _) => patch::parse(kind, bytes).map(Self::Patched),
             (None, Some(media)) => body::decode(bytes, media, expected(), validation, &call.warnings).map(Self::Whole),
@@ -92,11 +91,7 @@ impl Wanted {
                 out["spec"]["replicas"] = scale["spec"]["replicas"].clone();
                 Ok(out)
             }
-            Self::Patched(patch) => {
-                let message = expected().message.ok_or_else(|| ApiError::internal("no schema of Scale"))?;
-                let patched = patch::apply_patch(Some(message), patch, current)?;
-                body::decode_patched(&patched, expected(), validation, &call.warnings)
-            }
+            Self::Patched(patch) => patch::patched(patch, current, expected(), validation, &call.warnings),
         }
     }
 }

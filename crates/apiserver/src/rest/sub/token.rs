@@ -5,10 +5,10 @@ use http::{Response, StatusCode};
 use crate::body::Body;
 use crate::error::ApiError;
 use crate::negotiate::negotiate_input;
-use crate::request::parse_field_validation;
 use crate::rest::Call;
 use crate::rest::body::{self, Expected};
 use crate::stored::decode_entry;
+use crate::write_options::{OptionsKind, WriteOptions};
 
 pub async fn create(call: &Call, request_body: Body) -> Result<Response<Body>, ApiError> {
     call.plain_output()?;
@@ -19,7 +19,13 @@ pub async fn create(call: &Call, request_body: Body) -> Result<Response<Body>, A
         kind: "TokenRequest",
         message: api::schema::by_kind("authentication.k8s.io", "v1", "TokenRequest"),
     };
-    let mut request = body::decode(&bytes, media, expected, parse_field_validation(&call.query)?, &call.warnings)?;
+    let mut request = body::decode(
+        &bytes,
+        media,
+        expected,
+        WriteOptions::parse(&call.query, OptionsKind::Create)?.validation,
+        &call.warnings,
+    )?;
     let name = request["metadata"]["name"].as_str().unwrap_or_default();
     if !name.is_empty() && name != call.info.name {
         return Err(ApiError::bad_request(format!("must match the service account name {:?}", call.info.name)));
