@@ -15,6 +15,7 @@ mod cluster;
 mod figures;
 mod proposals;
 mod reads;
+mod refusals;
 mod upkeep;
 
 use std::collections::{HashMap, VecDeque};

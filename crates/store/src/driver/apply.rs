@@ -64,6 +64,7 @@ impl Driver {
         let is_removed = cluster.is_removed(me);
         if members_changed {
             self.reports.retain(|id, _| cluster.contains(*id));
+            self.proposals.members_changed(|id| cluster.contains(id));
             self.outbox.push(Output::Members(cluster.list()));
         }
         self.member.applied(position, conf_state, is_alone);

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use raft::eraftpb::{Entry, EntryType, Message as RaftMessage, MessageType};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::refusals::{Known, Refusals};
 use super::{Driver, Reply, answer};
 use crate::command::Command;
 use crate::error::KvError;
@@ -48,6 +49,7 @@ pub(crate) struct Proposals {
     appended: HashSet<(u64, u64, u64)>,
     /// As leader: proposals of others that came while leadership was being handed over.
     held: Vec<Entry>,
+    refusals: Refusals,
 }
 
 struct Waiting {
@@ -75,7 +77,8 @@ enum Admission {
 impl Proposals {
     pub(crate) fn new(me: u64, run: u64) -> Self {
         let (waiting, unsent) = (BTreeMap::new(), BTreeSet::new());
-        Self { me, run, next: 1, waiting, unsent, appended: HashSet::new(), held: Vec::new() }
+        let (appended, held, refusals) = (HashSet::new(), Vec::new(), Refusals::default());
+        Self { me, run, next: 1, waiting, unsent, appended, held, refusals }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -98,6 +101,11 @@ impl Proposals {
         self.unsent.extend(self.waiting.keys());
         self.appended = in_log.iter().map(|id| (id.member, id.run, id.seq)).collect();
         self.held.clear();
+    }
+
+    /// The membership has changed.
+    pub(super) fn members_changed(&mut self, is_member: impl Fn(u64) -> bool) {
+        self.refusals.keep(is_member);
     }
 
     /// Those whose outcome a snapshot has swallowed.
@@ -267,7 +275,12 @@ impl Driver {
         if !self.machine.state().cluster.contains(id.member) {
             return false;
         }
-        match self.admit(&id, &command) {
+        let admission = match self.proposals.refusals.arrives(&id) {
+            Known::TooLate => return false,
+            Known::Refused(why) => Err(why),
+            Known::Nothing => self.admit(&id, &command),
+        };
+        match admission {
             Ok(Admission::Append) => {
                 self.proposals.appended.insert((id.member, id.run, id.seq));
                 true
@@ -279,6 +292,7 @@ impl Driver {
                 false
             }
             Err(why) => {
+                self.proposals.refusals.note(&id, &why);
                 self.send(id.member, &Frame::Refused { run: id.run, seq: id.seq, why });
                 false
             }
