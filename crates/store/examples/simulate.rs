@@ -2,7 +2,8 @@
 //!
 //! Prints every failing seed with what was found, and at the end how many there were; ends with exit code 1 if there is one. A
 //! single seed prints its figures. SCENARIO: `slow` (one slow disk), `cuts` (loss of power on all members), `kills` (leaders are killed),
-//! `hints` (false ones that they were), or a rule that is broken on purpose: `nosync`, `waits`, `votes`, `acks`.
+//! `hints` (false ones that they were), or a rule that is broken on purpose: `nosync`, `waits`, `votes`, `acks`, `cutleases`,
+//! `keptleases`, `silent` (watches), `damage` (that fits its checksum), `stuck` (disks that stay so).
 
 use std::process::ExitCode;
 
@@ -21,7 +22,9 @@ fn main() -> ExitCode {
     let number = |at: usize| arguments.get(at).and_then(|argument| argument.parse::<u64>().ok());
     let scenario = scenario(arguments.get(2).map_or("all", String::as_str));
     let (Some(from), Some(to), Some(scenario)) = (number(0), number(1), scenario) else {
-        eprintln!("usage: simulate FROM TO [all|slow|cuts|kills|hints|nosync|waits|votes|acks]");
+        eprintln!(
+            "usage: simulate FROM TO [all|slow|cuts|kills|hints|nosync|waits|votes|acks|cutleases|keptleases|silent|damage|stuck]"
+        );
         return ExitCode::FAILURE;
     };
     if from + 1 == to {
@@ -53,6 +56,11 @@ fn scenario(name: &str) -> Option<Scenario> {
         "waits" => |seed| run_slow_disk(seed, Broken::ApplicationWaits),
         "votes" => |seed| run_power_cuts(seed, Broken::VotesNotHeld),
         "acks" => |seed| run_power_cuts(seed, Broken::AcknowledgementsNotHeld),
+        "cutleases" => |seed| run(seed, Broken::LeasesCut),
+        "keptleases" => |seed| run(seed, Broken::LeasesKept),
+        "silent" => |seed| run(seed, Broken::WatchesSilent),
+        "damage" => |seed| run(seed, Broken::DamageUnnoticed),
+        "stuck" => |seed| run(seed, Broken::DisksStayStuck),
         _ => return None,
     })
 }

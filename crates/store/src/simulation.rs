@@ -11,12 +11,15 @@
 //! checks that one slow or stuck disk of three is not noticed, [`run_power_cuts`] that nothing depends on a disk that has not
 //! answered, [`run_killed_leaders`] that a killed leader is followed soon, [`run_false_hints`] that one that lives is not. There are negative controls ([`Broken`]) that they must catch.
 //!
-//! Reading order: `world`, `node`, `clients`, `faults`, `oracle`.
+//! Reading order: `world`, `node`, `clients`, `watcher`, `faults`, `rot` (damage), `peace` (the end of a run), `oracle`.
 
 mod clients;
 mod faults;
 mod node;
 mod oracle;
+mod peace;
+mod rot;
+mod watcher;
 mod world;
 
 use std::collections::BTreeMap;
@@ -44,6 +47,16 @@ pub enum Broken {
     VotesNotHeld,
     /// Entries are acknowledged before they are on the disk.
     AcknowledgementsNotHeld,
+    /// Leases end before their time.
+    LeasesCut,
+    /// Leases are renewed that nobody wants.
+    LeasesKept,
+    /// Watches are told nothing.
+    WatchesSilent,
+    /// Damage on a disk comes with a checksum that fits it.
+    DamageUnnoticed,
+    /// No disk gets well when the faults end.
+    DisksStayStuck,
 }
 
 /// What happened in a run.
@@ -57,9 +70,12 @@ pub struct Figures {
     pub leaders: u64,
     pub changes: u64,
     pub watched: u64,
+    /// Members that refused to start because of a damaged disk.
+    pub ruined: u64,
 }
 
-/// All faults at once for some simulated seconds, then peace. `Err`: what an oracle found, with the time.
+/// All faults at once for some simulated seconds, then peace, in which everything must work again. `Err`: what an oracle found,
+/// with the time.
 pub fn run(seed: u64, broken: Broken) -> Result<Figures, String> {
     guarded(|| {
         let mut rng = SeededRng::new(seed);
@@ -78,16 +94,16 @@ pub fn run(seed: u64, broken: Broken) -> Result<Figures, String> {
 pub fn run_slow_disk(seed: u64, broken: Broken) -> Result<Figures, String> {
     guarded(|| {
         let mut world = World::new(seed, 3, broken);
-        world.run_for(Duration::from_secs(4))?;
-        world.clients.purpose = Purpose::Steady;
         world.run_for(Duration::from_secs(2))?;
+        world.clients.purpose = Purpose::Steady;
+        world.run_for(Duration::from_secs(1))?;
         let slow = 1 + seed % 3;
         let delay = [Duration::from_millis(800), Duration::from_secs(5), Duration::MAX][(seed / 3 % 3) as usize];
         world.slow_down(slow, delay);
         world.run_for(Duration::from_millis(1000))?;
         world.expect_speed(Some(Duration::from_millis(60)));
         let leaders = world.figures.leaders;
-        world.run_for(Duration::from_secs(12))?;
+        world.run_for(Duration::from_secs(8))?;
         world.expect_speed(None);
         if world.figures.leaders != leaders {
             return Err(format!("leadership moved {} times more", world.figures.leaders - leaders));
@@ -129,6 +145,7 @@ pub fn run_killed_leaders(seed: u64, broken: Broken) -> Result<Figures, String> 
             world.crash(world.leader(), Duration::from_millis(1500));
             world.run_for(Duration::from_secs(3))?;
         }
+        world.settle(Duration::from_secs(5))?;
         world.finish()
     })
 }
@@ -148,6 +165,7 @@ pub fn run_false_hints(seed: u64, broken: Broken) -> Result<Figures, String> {
         if world.figures.leaders != leaders {
             return Err(format!("leadership moved {} times for nothing", world.figures.leaders - leaders));
         }
+        world.settle(Duration::from_secs(5))?;
         world.finish()
     })
 }

@@ -64,3 +64,29 @@ fn votes_that_are_not_on_the_disk_are_noticed() {
 fn acknowledgements_of_what_is_not_on_the_disk_are_noticed() {
     caught(0..50, Broken::AcknowledgementsNotHeld, run_power_cuts);
 }
+
+#[test]
+fn a_lease_that_ends_too_early_is_noticed() {
+    caught(0..10, Broken::LeasesCut, run);
+}
+
+#[test]
+fn a_lease_that_does_not_end_is_noticed() {
+    caught(0..10, Broken::LeasesKept, run);
+}
+
+#[test]
+fn a_watch_that_is_told_nothing_is_noticed() {
+    caught(0..2, Broken::WatchesSilent, run);
+}
+
+/// A quarter of the seeds damage a disk at all.
+#[test]
+fn damage_that_no_checksum_shows_is_noticed() {
+    caught(0..200, Broken::DamageUnnoticed, run);
+}
+
+#[test]
+fn a_cluster_that_does_not_come_back_is_noticed() {
+    caught(0..2, Broken::DisksStayStuck, run);
+}

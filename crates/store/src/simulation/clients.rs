@@ -1,6 +1,6 @@
 //! Clients: each does one thing after the other at the member it is connected to, and remembers what it was told.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use base::{Rng, SeededRng};
@@ -15,11 +15,17 @@ use crate::driver::{Message, NO_LEADER_MAX};
 use crate::error::KvError;
 use crate::kv::{Compare, Delete, Op, OpResult, Put, RangeRequest, Txn, TxnResponse};
 use crate::machine::Outcome;
+use crate::mvcc::State;
 use crate::record::encode_command;
 
 const CLIENTS: u64 = 9;
 const KEYS: u64 = 5;
-const TTL: Duration = Duration::from_secs(3);
+/// Leases live so long, or twice as long.
+const TTL_SECONDS: i64 = 1;
+/// What the end of a lease may take.
+const LEASE_END_MAX: Duration = Duration::from_millis(500);
+/// After this, every lease that nobody wants has ended.
+pub(super) const LEASES_MAX: Duration = Duration::from_millis(2 * 1000 * TTL_SECONDS.cast_unsigned() + 500);
 
 type Answer<T> = oneshot::Receiver<Result<T, KvError>>;
 
@@ -28,6 +34,8 @@ type Answer<T> = oneshot::Receiver<Result<T, KvError>>;
 pub(super) enum Purpose {
     /// All kinds of requests, at any pace.
     Any,
+    /// The same at leisure, while everything comes back.
+    Calm,
     /// Writes and reads every few milliseconds, on every member: is it fast?
     Steady,
 }
@@ -37,6 +45,8 @@ pub(super) struct Clients {
     list: Vec<Client>,
     rng: SeededRng,
     values: u64,
+    /// Lease -> its time to live, and when somebody wanted it last.
+    wanted: BTreeMap<i64, (Duration, Duration)>,
     /// Since when and how fast every answer must be.
     speed: Option<(Duration, Duration)>,
 }
@@ -59,7 +69,7 @@ struct Waits {
 enum What {
     Write { key: Bytes, value: Option<Bytes>, compared: Option<i64>, answer: Answer<Outcome> },
     Read { key: Bytes, answer: Answer<()> },
-    Grant { id: i64, answer: Answer<Outcome> },
+    Grant { id: i64, ttl: Duration, answer: Answer<Outcome> },
     Renew { id: i64, answer: Answer<i64> },
     Other { answer: Answer<Outcome> },
 }
@@ -73,7 +83,14 @@ enum Look {
 impl Clients {
     pub(super) fn new(seed: u64) -> Self {
         let list = (0..CLIENTS).map(|_| Client::default()).collect();
-        Self { purpose: Purpose::Any, list, rng: SeededRng::new(seed ^ 0xc11e), values: 0, speed: None }
+        Self {
+            purpose: Purpose::Any,
+            list,
+            rng: SeededRng::new(seed ^ 0xc11e),
+            values: 0,
+            wanted: BTreeMap::new(),
+            speed: None,
+        }
     }
 
     pub(super) fn expect_speed(&mut self, now: Duration, limit: Option<Duration>) {
@@ -85,6 +102,15 @@ impl Clients {
         let most = NO_LEADER_MAX + Duration::from_secs(1);
         let long = |client: &&Client| client.waits.as_ref().is_some_and(|waits| now - waits.invoked > most);
         self.list.iter().find(long).map(|client| format!("a client waits for member {}", client.member))
+    }
+
+    /// A lease that nobody has renewed for longer than it lives, although its leader has led for so long (`since`) as well.
+    pub(super) fn outlived(&self, state: &State, since: Duration, now: Duration) -> Option<String> {
+        let ended = |id: &&i64| {
+            let (ttl, wanted) = self.wanted.get(*id).copied().unwrap_or_default();
+            now > wanted.max(since) + ttl + LEASE_END_MAX
+        };
+        state.leases.keys().find(ended).map(|id| format!("lease {id} lives on, which nobody renews"))
     }
 
     /// A member is gone: whoever waits for it will never know.
@@ -120,10 +146,10 @@ impl Clients {
         let key = Bytes::from(format!("k/{}", self.rng.below(KEYS)));
         let choice = if self.purpose == Purpose::Steady { [0, 60][(number / 3) % 2] } else { self.rng.below(100) };
         let (message, what) = match choice {
-            0..45 => self.write(key, None),
+            0..45 => self.write(number, key, None),
             45..60 => {
                 let known = self.list[number].known.get(&key).copied().unwrap_or(0);
-                self.write(key, Some(known))
+                self.write(number, key, Some(known))
             }
             60..86 => {
                 let (reply, answer) = oneshot::channel();
@@ -140,20 +166,21 @@ impl Clients {
                 let (message, answer) = propose(Command::Compact { revision: known / 2 });
                 (message, What::Other { answer })
             }
-            _ => self.lease(number),
+            _ => self.lease(number, now),
         };
         self.list[number].waits = Some(Waits { invoked: now, what });
         message
     }
 
-    fn write(&mut self, key: Bytes, compared: Option<i64>) -> (Message, What) {
+    fn write(&mut self, number: usize, key: Bytes, compared: Option<i64>) -> (Message, What) {
         self.values += 1;
         let mut text = format!("v{}", self.values);
-        if self.purpose == Purpose::Any && self.rng.below(10) == 0 {
+        if self.purpose != Purpose::Steady && self.rng.below(10) == 0 {
             text.push_str(&"x".repeat(700));
         }
         let value = Bytes::from(text);
-        let put = Op::Put(Put { key: key.clone(), value: value.clone(), ..Put::default() });
+        let lease = self.list[number].lease.filter(|_| self.rng.below(6) == 0).unwrap_or(0);
+        let put = Op::Put(Put { key: key.clone(), value: value.clone(), lease, ..Put::default() });
         let read = Op::Range(RangeRequest { key: key.clone(), ..RangeRequest::default() });
         let compares = compared.map(|revision| Compare::mod_revision_is(key.clone(), revision));
         let txn = Txn { compares: compares.into_iter().collect(), success: vec![put], failure: vec![read] };
@@ -161,16 +188,19 @@ impl Clients {
         (message, What::Write { key, value: Some(value), compared, answer })
     }
 
-    fn lease(&mut self, number: usize) -> (Message, What) {
+    fn lease(&mut self, number: usize, now: Duration) -> (Message, What) {
         if let Some(id) = self.list[number].lease {
+            self.wanted.entry(id).and_modify(|(_, wanted)| *wanted = now);
             let (reply, answer) = oneshot::channel();
             return (Message::KeepAlive { id, reply }, What::Renew { id, answer });
         }
         self.values += 1;
         let id = 1000 + self.values.cast_signed();
-        let ttl_seconds = TTL.as_secs().cast_signed();
+        let ttl_seconds = TTL_SECONDS << self.rng.below(2);
+        let ttl = Duration::from_secs(ttl_seconds.cast_unsigned());
+        self.wanted.insert(id, (ttl, now));
         let (message, answer) = propose(Command::LeaseGrant { id, ttl_seconds });
-        (message, What::Grant { id, answer })
+        (message, What::Grant { id, ttl, answer })
     }
 
     /// Looks at the answers of this member.
@@ -191,10 +221,17 @@ impl Clients {
             match client.look(&mut waits, running, now, (oracle, figures))? {
                 Look::Nothing => client.waits = Some(waits),
                 Look::Over => {
-                    let pace = if self.purpose == Purpose::Steady { 8 } else { self.rng.below(60) };
+                    if let What::Grant { id, .. } | What::Renew { id, .. } = waits.what {
+                        self.wanted.entry(id).and_modify(|(_, wanted)| *wanted = now);
+                    }
+                    let pace = match self.purpose {
+                        Purpose::Any => self.rng.below(120),
+                        Purpose::Calm => self.rng.below(300),
+                        Purpose::Steady => 8,
+                    };
                     client.next = now + Duration::from_millis(pace);
                     // Now and then a client goes to another member.
-                    if self.purpose == Purpose::Any && self.rng.below(20) == 0 {
+                    if self.purpose != Purpose::Steady && self.rng.below(20) == 0 {
                         client.member = 0;
                     }
                 }
@@ -239,10 +276,10 @@ impl Client {
                     oracle.done(Done { invoked, returned, revision, is_write: false, key, value, compared: None });
                 }
             }
-            What::Grant { id, answer } => {
+            What::Grant { id, ttl, answer } => {
                 let Some(result) = taken(answer) else { return Ok(Look::Nothing) };
                 if result.is_ok() {
-                    oracle.granted(*id, TTL, invoked);
+                    oracle.granted(*id, *ttl, invoked);
                     self.lease = Some(*id);
                 }
             }

@@ -7,10 +7,9 @@ use base::{Rng, SeededRng};
 use tokio::sync::oneshot;
 
 use super::world::{Event, World};
-use crate::command::Command;
+use super::{Broken, rot};
 use crate::driver::Message;
 use crate::peer::MemberChange;
-use crate::record::encode_command;
 
 /// What a frame takes at most in a network that is well.
 const WELL: Duration = Duration::from_micros(800);
@@ -23,21 +22,42 @@ pub(super) struct Faults {
     loss: u64,
     /// Members on one side of a cut; the others are on the other.
     side: Vec<u64>,
+    /// What the other side sends arrives all the same.
+    one_way: bool,
     /// Frames take up to so long.
     delay_max: Duration,
     /// A network that is well keeps the order of frames: when the last one arrives.
     last: HashMap<(u64, u64), Duration>,
+    /// In such a run the disk of one member takes damage, and its operator is the only one who changes the membership.
+    rots: bool,
+    rotten: Option<u64>,
+    /// The member with the damaged disk has a successor.
+    pub(super) is_replaced: bool,
 }
 
 impl Faults {
     pub(super) fn new(seed: u64) -> Self {
-        let rng = SeededRng::new(seed ^ 0xfa17);
-        Self { enabled: false, rng, loss: 0, side: Vec::new(), delay_max: WELL, last: HashMap::new() }
+        let mut rng = SeededRng::new(seed ^ 0xfa17);
+        let rots = rng.below(4) == 0;
+        Self {
+            enabled: false,
+            rng,
+            loss: 0,
+            side: Vec::new(),
+            one_way: false,
+            delay_max: WELL,
+            last: HashMap::new(),
+            rots,
+            rotten: None,
+            is_replaced: false,
+        }
     }
 
     /// When the copies of a frame arrive; none if it is lost.
     pub(super) fn arrivals(&mut self, from: u64, to: u64, now: Duration) -> Vec<Duration> {
-        if self.side.contains(&from) != self.side.contains(&to) || self.rng.below(100) < self.loss {
+        let (leaves, enters) = (self.side.contains(&from), self.side.contains(&to));
+        let is_cut = leaves != enters && !(self.one_way && enters);
+        if is_cut || self.rng.below(100) < self.loss {
             return Vec::new();
         }
         let copies = 1 + usize::from(self.loss > 0 && self.rng.below(20) == 0);
@@ -58,7 +78,12 @@ impl Faults {
         arrivals
     }
 
-    fn heal(&mut self) {
+    /// Whether what is under way now is damaged.
+    pub(super) fn is_lossy(&mut self) -> bool {
+        self.loss > 0 && self.rng.below(4) == 0
+    }
+
+    pub(super) fn heal(&mut self) {
         self.loss = 0;
         self.side.clear();
         self.delay_max = WELL;
@@ -76,13 +101,15 @@ impl World {
         let ids: Vec<u64> = self.nodes.values().filter(|node| !node.is_gone).map(|node| node.id).collect();
         let Some(&victim) = ids.get(self.faults.rng.below(ids.len() as u64) as usize) else { return Ok(()) };
         let some = Duration::from_millis(100 + self.faults.rng.below(2500));
-        match self.faults.rng.below(22) {
+        self.break_leases();
+        match self.faults.rng.below(24) {
             0..=3 => self.crash(victim, some),
             4 if self.faults.rng.below(3) == 0 => ids.iter().for_each(|id| self.crash(*id, some)),
             5..=6 => {
                 let cut = 1 + self.faults.rng.below(ids.len() as u64 / 2 + 1) as usize;
                 let from = self.faults.rng.below(ids.len() as u64) as usize;
                 self.faults.side = ids.iter().cycle().skip(from).take(cut).copied().collect();
+                self.faults.one_way = self.faults.rng.below(3) == 0;
             }
             7..=8 => {
                 self.faults.loss = self.faults.rng.below(30);
@@ -100,6 +127,9 @@ impl World {
             16 => self.transfer(victim, &ids),
             17 => self.schedule(Duration::ZERO, Event::Hint { to: victim, ended: self.leader() }),
             18 => self.set_clock(victim),
+            19 => self.fail_syncs(victim, some),
+            20 if self.faults.rots => self.damage(victim, some),
+            _ if self.faults.rots => self.replace_ruined(),
             _ => self.change_membership(victim, &ids),
         }
         Ok(())
@@ -109,6 +139,27 @@ impl World {
         if let Some(node) = self.nodes.get(&victim) {
             node.disk.set_capacity(Some(node.disk.used() + self.faults.rng.below(2000)));
             self.schedule(time, Event::DiskHeals { node: victim });
+        }
+    }
+
+    fn fail_syncs(&mut self, victim: u64, time: Duration) {
+        if let Some(node) = self.nodes.get(&victim) {
+            node.disk.fail_syncs(true);
+            self.schedule(time, Event::DiskHeals { node: victim });
+        }
+    }
+
+    /// The machine goes down, and something on its disk is not what it was when it comes back: of one machine alone, so that
+    /// the others can do without it.
+    fn damage(&mut self, victim: u64, down: Duration) {
+        let is_spare = self.leading().is_some_and(|(_, state)| state.cluster.voters().len() > 2);
+        if !is_spare || *self.faults.rotten.get_or_insert(victim) != victim {
+            return;
+        }
+        self.crash(victim, down);
+        if let Some(node) = self.nodes.get_mut(&victim).filter(|node| node.running.is_none()) {
+            node.is_rotten = true;
+            rot::damage(&node.disk, &mut self.faults.rng, self.broken == Broken::DamageUnnoticed);
         }
     }
 
@@ -136,34 +187,14 @@ impl World {
 
     fn change_membership(&mut self, at: u64, ids: &[u64]) {
         let some = ids[self.faults.rng.below(ids.len() as u64) as usize];
-        let new = self.nodes.keys().next_back().map_or(1, |last| last + 1);
-        let urls = vec![format!("sim:{new}")];
-        let change = match self.faults.rng.below(6) {
-            0..=1 if ids.len() < 6 => MemberChange::AddLearner { id: new, peer_urls: urls },
-            2 if ids.len() < 5 => MemberChange::AddVoter { id: new, peer_urls: urls },
-            3..=4 => MemberChange::Promote { id: ids.last().copied().unwrap_or(some) },
-            _ if ids.len() > 2 => MemberChange::Remove { id: some },
-            _ => return,
-        };
-        if let MemberChange::AddLearner { id, .. } | MemberChange::AddVoter { id, .. } = &change {
-            self.add_node(*id);
-        }
-        let command = Command::Member(change);
-        let body = encode_command(&command).into();
-        let (reply, _) = oneshot::channel();
-        self.tell(at, Message::Propose { command, body, permit: None, reply });
-    }
-
-    /// All faults end: every disk is well, every member that belongs to the cluster is up.
-    pub(super) fn make_peace(&mut self) {
-        self.faults.enabled = false;
-        self.faults.heal();
-        let ids: Vec<u64> = self.nodes.keys().copied().collect();
-        for id in ids {
-            self.heal_disk(id);
-            if let Some(node) = self.nodes.get_mut(&id) {
-                node.paused_until = Duration::ZERO;
+        match self.faults.rng.below(6) {
+            0..=1 if ids.len() < 6 => {
+                self.add_member(at, |id, peer_urls| MemberChange::AddLearner { id, peer_urls });
             }
+            2 if ids.len() < 5 => self.add_member(at, |id, peer_urls| MemberChange::AddVoter { id, peer_urls }),
+            3..=4 => self.propose_change(at, MemberChange::Promote { id: ids.last().copied().unwrap_or(some) }),
+            _ if ids.len() > 2 => self.propose_change(at, MemberChange::Remove { id: some }),
+            _ => {}
         }
     }
 }

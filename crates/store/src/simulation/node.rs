@@ -13,6 +13,7 @@ use crate::checkpoint::Job;
 use crate::config::Config;
 use crate::disk::Disk;
 use crate::driver::{Driver, LogReport};
+use crate::error::OpenError;
 use crate::frame::Identity;
 use crate::log_worker::{LogRequest, LogWorker};
 use crate::member::Rules;
@@ -24,16 +25,22 @@ use crate::watchers::Published;
 
 pub(super) const CLUSTER: u64 = 77;
 
-/// A machine's clock: it counts from a start of its own, and its wall clock is set at will.
+/// By how many parts in a million a machine's clock is too fast, by its number: as bad as quartz gets.
+const DRIFT_PPM: [i64; 5] = [0, 200, -200, 500, -500];
+
+/// A machine's clock: it counts from a start of its own at a pace of its own, and its wall clock is set at will.
 pub(super) struct MachineClock {
     world: Arc<ManualClock>,
     ahead: Duration,
+    drift_ppm: i64,
     wall_ahead_seconds: AtomicI64,
 }
 
 impl MachineClock {
     fn new(world: Arc<ManualClock>, id: u64) -> Arc<Self> {
-        Arc::new(Self { world, ahead: Duration::from_secs(977 * id), wall_ahead_seconds: AtomicI64::new(0) })
+        let drift_ppm = DRIFT_PPM[(id % DRIFT_PPM.len() as u64) as usize];
+        let (ahead, wall_ahead_seconds) = (Duration::from_secs(977 * id), AtomicI64::new(0));
+        Arc::new(Self { world, ahead, drift_ppm, wall_ahead_seconds })
     }
 
     pub(super) fn jump(&self, seconds: i64) {
@@ -48,7 +55,9 @@ impl Clock for MachineClock {
     }
 
     fn monotonic(&self) -> Duration {
-        self.world.monotonic() + self.ahead
+        let nanos = u64::try_from(self.world.monotonic().as_nanos()).unwrap_or(u64::MAX);
+        let drift = (nanos / 1_000_000).cast_signed() * self.drift_ppm;
+        self.ahead + Duration::from_nanos(nanos.saturating_add_signed(drift))
     }
 }
 
@@ -66,6 +75,10 @@ pub(super) struct Node {
     pub(super) life: u64,
     /// It has been removed from the cluster and never comes back.
     pub(super) is_gone: bool,
+    /// Its disk has been damaged: it may refuse to start.
+    pub(super) is_rotten: bool,
+    /// It has refused to, for ever.
+    pub(super) is_ruined: bool,
     config: Config,
     broken: Broken,
 }
@@ -93,9 +106,9 @@ impl Node {
             member_id: Some(id),
             joining: !founders.contains(&id),
             initial_members: founders.iter().map(info).collect(),
-            segment_bytes: 20_000,
-            checkpoint_log_bytes: 30_000,
-            log_entries_kept: 60,
+            segment_bytes: 10_000,
+            checkpoint_log_bytes: 15_000,
+            log_entries_kept: 30,
             reserve_bytes: 20_000,
             ..Config::default()
         };
@@ -103,18 +116,37 @@ impl Node {
         disk.ignore_syncs(broken == Broken::SyncsIgnored);
         let (sync, paused_until) = (Duration::from_millis(1), Duration::ZERO);
         let clock = MachineClock::new(Arc::clone(world), id);
-        Self { id, clock, disk, running: None, sync, paused_until, life: 0, is_gone: false, config, broken }
+        Self {
+            id,
+            clock,
+            disk,
+            running: None,
+            sync,
+            paused_until,
+            life: 0,
+            is_gone: false,
+            is_rotten: false,
+            is_ruined: false,
+            config,
+            broken,
+        }
     }
 
     pub(super) fn identity(&self) -> Identity {
         Identity { cluster: CLUSTER, member: self.id }
     }
 
+    /// `Ok` and not running: the disk is damaged, and that was noticed.
     pub(super) fn start(&mut self, seed: u64) -> Result<(), String> {
         let clock = &self.clock;
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
-        let mut recovered = recover(&disk, &self.config, self.identity())
-            .map_err(|error| format!("member {} does not start: {error}", self.id))?;
+        let mut recovered = match recover(&disk, &self.config, self.identity()) {
+            Err(OpenError::Corrupt { .. } | OpenError::Gap { .. }) if self.is_rotten => {
+                (self.is_ruined, self.is_gone) = (true, true);
+                return Ok(());
+            }
+            recovered => recovered.map_err(|error| format!("member {} does not start: {error}", self.id))?,
+        };
         let log_end = std::mem::take(&mut recovered.log_end);
         let wal = Wal::new(Arc::clone(&disk), self.identity(), self.config.segment_bytes, log_end);
         let log = LogWorker::new(wal, disk, clock.clone(), self.config.reserve_bytes);

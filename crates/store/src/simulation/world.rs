@@ -6,19 +6,18 @@ use std::time::Duration;
 
 use base::{Clock, ManualClock, Rng};
 use bytes::Bytes;
-use futures::FutureExt;
 
 use super::clients::Clients;
 use super::faults::Faults;
 use super::node::Node;
-use super::oracle::{Oracle, change};
+use super::oracle::Oracle;
+use super::rot;
+use super::watcher::Watcher;
 use super::{Broken, Figures};
 use crate::checkpoint::{remove_if_there, write_checkpoint};
 use crate::cluster::{frame_for, receive};
 use crate::driver::{CheckpointReport, Message, Output, RAFT_TICK};
-use crate::error::KvError;
 use crate::log_worker::LogRequest;
-use crate::watch::{Watch, WatchRequest};
 
 /// What happens at a time.
 pub(super) enum Event {
@@ -69,25 +68,19 @@ pub(super) struct World {
     pub(super) oracle: Oracle,
     pub(super) figures: Figures,
     watchers: Vec<Watcher>,
-    broken: Broken,
+    pub(super) broken: Broken,
     seed: u64,
     founders: Vec<u64>,
-    last_leader: u64,
-}
-
-/// Somebody who watches all keys of the clients, from member to member.
-struct Watcher {
-    member: u64,
-    watch: Option<Watch>,
-    /// The next revision that it has not been told of.
-    next: i64,
+    /// Who leads or led last, and in which term.
+    last_leader: (u64, u64),
+    /// Since when.
+    pub(super) led_since: Duration,
 }
 
 impl World {
     pub(super) fn new(seed: u64, members: u64, broken: Broken) -> Self {
         let founders: Vec<u64> = (1..=members).collect();
         let clock = Arc::new(ManualClock::new(jiff::Timestamp::UNIX_EPOCH));
-        let watcher = |_| Watcher { member: 0, watch: None, next: 2 };
         let mut world = Self {
             events: BTreeMap::new(),
             numbered: 0,
@@ -96,11 +89,12 @@ impl World {
             faults: Faults::new(seed),
             oracle: Oracle::default(),
             figures: Figures::default(),
-            watchers: (0..3).map(watcher).collect(),
+            watchers: (0..3).map(|_| Watcher::new()).collect(),
             broken,
             seed,
             founders,
-            last_leader: 0,
+            last_leader: (0, 0),
+            led_since: Duration::ZERO,
             clock,
         };
         for id in world.founders.clone() {
@@ -136,7 +130,7 @@ impl World {
     }
 
     /// Where everybody stands, for a report.
-    fn describe(&mut self) -> String {
+    pub(super) fn describe(&mut self) -> String {
         let mut text = String::new();
         for (id, node) in &mut self.nodes {
             let Some(running) = node.running.as_mut() else { continue };
@@ -184,6 +178,10 @@ impl World {
             return Ok(());
         }
         node.start(seed ^ node.life)?;
+        if node.is_ruined {
+            self.figures.ruined += 1;
+            return Ok(());
+        }
         node.paused_until = now;
         let life = node.life;
         self.schedule(RAFT_TICK, Event::Tick { node: id, life });
@@ -269,6 +267,9 @@ impl World {
                     && let Some(delay) = arrival
                 {
                     let (from, header) = (id, snapshot.header);
+                    if self.faults.is_lossy() {
+                        rot::spoil(&mut body, &mut self.faults.rng);
+                    }
                     self.schedule(delay * 20, Event::Snapshot { to, from, header, body });
                 } else {
                     self.tell(id, Message::SnapshotSent { to, ok: false });
@@ -348,8 +349,10 @@ impl World {
         let view = *running.driver.leader().borrow();
         if view.leader == id {
             self.oracle.leads(id, view.term)?;
-            self.figures.leaders += u64::from(self.last_leader != id);
-            self.last_leader = id;
+            self.figures.leaders += u64::from(self.last_leader.0 != id);
+            if self.last_leader != (id, view.term) {
+                (self.last_leader, self.led_since) = ((id, view.term), now);
+            }
         }
         running.leader = view.leader;
         let stopped = running.driver.stopped().borrow().clone();
@@ -368,21 +371,12 @@ impl World {
     fn watch(&mut self, id: u64) -> Result<(), String> {
         let Some(running) = self.nodes.get(&id).and_then(|node| node.running.as_ref()) else { return Ok(()) };
         for watcher in &mut self.watchers {
-            if watcher.watch.is_none() && running.seen_index > 0 {
-                let request = WatchRequest {
-                    key: "k/".into(),
-                    end: Some("k0".into()),
-                    start_revision: watcher.next,
-                    prev_kv: false,
-                };
-                match running.published.watch(request) {
-                    Ok(watch) => (watcher.watch, watcher.member) = (Some(watch), id),
-                    Err(KvError::Compacted { compact_revision }) => watcher.next = compact_revision + 1,
-                    Err(_) => {}
-                }
+            watcher.connect(id, running);
+            if watcher.member == id && self.broken != Broken::WatchesSilent {
+                self.figures.watched += watcher.look(&self.oracle)?;
             }
             if watcher.member == id {
-                self.figures.watched += watcher.look(&self.oracle)?;
+                watcher.check_complete(&self.oracle, running.seen_revision)?;
             }
         }
         Ok(())
@@ -398,7 +392,7 @@ impl World {
         self.figures.crashes += 1;
         self.clients.disconnect(id, now, &mut self.figures);
         for watcher in self.watchers.iter_mut().filter(|watcher| watcher.member == id) {
-            (watcher.watch, watcher.member) = (None, 0);
+            watcher.disconnect();
         }
         self.schedule(down, Event::Start { node: id });
         self.hint_that_it_ended(id);
@@ -417,7 +411,7 @@ impl World {
 
     /// Who leads, as far as is known.
     pub(super) fn leader(&self) -> u64 {
-        self.last_leader
+        self.last_leader.0
     }
 
     /// From now on a sync of this disk takes so long. What a disk that was stuck is writing comes to its end, if it is no longer.
@@ -434,6 +428,7 @@ impl World {
     pub(super) fn heal_disk(&mut self, id: u64) {
         if let Some(node) = self.nodes.get_mut(&id) {
             node.disk.set_capacity(None);
+            node.disk.fail_syncs(false);
         }
         self.slow_down(id, Duration::from_millis(1));
     }
@@ -447,79 +442,5 @@ impl World {
     pub(super) fn expect_speed(&mut self, limit: Option<Duration>) {
         let now = self.now();
         self.clients.expect_speed(now, limit);
-    }
-
-    /// Lets time pass until all is as it should be when nothing goes wrong, for so long at most.
-    pub(super) fn settle(&mut self, most: Duration) -> Result<(), String> {
-        let (end, before) = (self.now() + most, self.figures);
-        while self.now() < end {
-            self.run_for(Duration::from_millis(250))?;
-            let works = self.figures.writes > before.writes + 20 && self.figures.reads > before.reads + 10;
-            if works && self.unsettled().is_none() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// What is not as it should be when nothing goes wrong.
-    fn unsettled(&self) -> Option<String> {
-        let leader = self.nodes.values().find_map(|node| {
-            let running = node.running.as_ref()?;
-            (running.leader == node.id).then(|| running.published.state.load_full())
-        });
-        let Some(newest) = leader else { return Some("no leader".into()) };
-        let seen = |id| self.nodes.get(&id).map(|node| node.running.as_ref().map_or(0, |running| running.seen_index));
-        let behind = newest.cluster.list().into_iter().find_map(|member| {
-            let seen = seen(member.id).filter(|seen| seen + 200 < newest.index)?;
-            Some(format!("member {} is at entry {seen} of {}", member.id, newest.index))
-        });
-        behind.or_else(|| self.clients.waits_long(self.now()))
-    }
-
-    /// The end: everything has come back, and what was answered is true.
-    pub(super) fn finish(mut self) -> Result<Figures, String> {
-        if let Some(what) = self.unsettled() {
-            return Err(format!("{what} long after the faults have ended; {}", self.describe()));
-        }
-        if self.figures.writes < 50 {
-            return Err(format!("too little happened: {:?}", self.figures));
-        }
-        self.oracle.check()?;
-        Ok(self.figures)
-    }
-}
-
-impl Watcher {
-    fn look(&mut self, oracle: &Oracle) -> Result<u64, String> {
-        let mut told = 0;
-        while let Some(watch) = &mut self.watch {
-            let batch = match watch.next_batch().now_or_never() {
-                None => break,
-                Some(Ok(batch)) => batch,
-                Some(Err(error)) => {
-                    if let KvError::Compacted { compact_revision } = error {
-                        self.next = compact_revision + 1;
-                    }
-                    (self.watch, self.member) = (None, 0);
-                    break;
-                }
-            };
-            let mut events = batch.events.iter().map(|event| (event.kv.mod_revision, change(event)));
-            for revision in self.next..=batch.revision {
-                for expected in oracle.expected(revision, b"k/") {
-                    let found = events.next();
-                    if found.as_ref() != Some(&(revision, expected.clone())) {
-                        return Err(format!("a watch was told {found:?} instead of {expected:?} at {revision}"));
-                    }
-                    told += 1;
-                }
-            }
-            if let Some(found) = events.next() {
-                return Err(format!("a watch was told {found:?} after {}", self.next));
-            }
-            self.next = batch.revision + 1;
-        }
-        Ok(told)
     }
 }
