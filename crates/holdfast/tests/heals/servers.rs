@@ -2,8 +2,7 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -37,43 +36,35 @@ impl Joined {
 
 /// `kubectl apply` and `kubectl get` at one server, again and again.
 pub struct Kubectl {
-    rounds: Arc<AtomicUsize>,
-    stop: Arc<AtomicBool>,
-    task: JoinHandle<Vec<Duration>>,
+    /// What each round took.
+    rounds: Receiver<Duration>,
+    task: JoinHandle<()>,
 }
 
 impl Kubectl {
     pub fn start(server: &Joined, name: &'static str) -> Self {
-        let (rounds, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let (kubeconfig, count, end) = (server.kubeconfig.clone(), rounds.clone(), stop.clone());
+        let (sender, rounds) = mpsc::channel();
+        let kubeconfig = server.kubeconfig.clone();
         let task = std::thread::spawn(move || {
-            let turns = (0..ROUNDS_MAX).take_while(|_| !end.load(Ordering::SeqCst));
-            turns
-                .map(|turn| {
-                    let took = apply_and_get(&kubeconfig, name, turn);
-                    count.fetch_add(1, Ordering::SeqCst);
-                    took
-                })
-                .collect()
+            for turn in 0..ROUNDS_MAX {
+                if sender.send(apply_and_get(&kubeconfig, name, turn)).is_err() {
+                    return;
+                }
+            }
         });
-        Self { rounds, stop, task }
+        Self { rounds, task }
     }
 
-    /// Waits until so many more rounds have succeeded.
-    pub fn more(&self, rounds: usize) {
-        let goal = self.rounds.load(Ordering::SeqCst) + rounds;
-        while self.rounds.load(Ordering::SeqCst) < goal {
-            assert!(!self.task.is_finished(), "kubectl has failed");
-            std::thread::yield_now();
-        }
+    /// What the rounds took that have ended since the last time, and so many more. Each of them must succeed.
+    pub fn rounds(&self, more: usize) -> Vec<Duration> {
+        let next = (0..more).map(|_| self.rounds.recv().expect("kubectl has failed"));
+        self.rounds.try_iter().collect::<Vec<_>>().into_iter().chain(next).collect()
     }
 
-    /// What each round took, shortest first.
-    pub fn end(self) -> Vec<Duration> {
-        self.stop.store(true, Ordering::SeqCst);
-        let mut took = self.task.join().unwrap();
-        took.sort();
-        took
+    /// Ends it after the round that is under way.
+    pub fn end(self) {
+        drop(self.rounds);
+        self.task.join().unwrap();
     }
 }
 
@@ -85,11 +76,10 @@ fn apply_and_get(kubeconfig: &str, name: &str, turn: usize) -> Duration {
     };
     let clock = SystemClock::new();
     let mut apply = kubectl().args(["apply", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    let map = format!(
-        "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: {name}}}, data: {{turn: {:?}}}}}",
-        turn.to_string()
-    );
-    apply.stdin.take().unwrap().write_all(map.as_bytes()).unwrap();
+    let map = serde_json::json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"turn": turn.to_string()},
+    });
+    apply.stdin.take().unwrap().write_all(map.to_string().as_bytes()).unwrap();
     assert!(apply.wait().unwrap().success(), "kubectl apply");
     let get = kubectl().args(["get", "configmap", name, "-o", "jsonpath={.data.turn}"]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&get.stdout), turn.to_string(), "{}", String::from_utf8_lossy(&get.stderr));
