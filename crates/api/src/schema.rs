@@ -12,8 +12,6 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::OnceLock;
 
-use serde_json::Value;
-
 /// A message of the table. Cheap to copy and compare; dereferences to [`Message`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MessageRef(u16);
@@ -212,22 +210,6 @@ impl Field {
         self.name.is_empty()
     }
 
-    /// The JSON form leaves `value` out, as it does an absent field: an empty list or map, a zero that is no pointer's.
-    pub fn omits(&self, value: &Value) -> bool {
-        if !self.omit_empty {
-            return false;
-        }
-        match (self.repeat, value) {
-            (Repeat::List, Value::Array(items)) => items.is_empty(),
-            (Repeat::Map, Value::Object(entries)) => entries.is_empty(),
-            (Repeat::One, _) if self.pointer => false,
-            (Repeat::One, Value::String(text)) => text.is_empty(),
-            (Repeat::One, Value::Bool(flag)) => !flag,
-            (Repeat::One, Value::Number(number)) => self.ty != Type::IntOrString && number.as_f64() == Some(0.0),
-            _ => false,
-        }
-    }
-
     /// The message of this field or of its elements.
     pub fn message(&self) -> Option<MessageRef> {
         match self.ty {
@@ -289,20 +271,6 @@ mod tests {
         assert!(volumes.patch.merge && volumes.patch.retain_keys);
         let port = message("core/v1.ContainerPort").unwrap();
         assert_eq!(port.json_field("protocol").unwrap().default, Some("\"TCP\""));
-    }
-
-    #[test]
-    fn what_json_leaves_out() {
-        let omits = |message_name: &str, field: &str, value: Value| {
-            message(message_name).unwrap().json_field(field).unwrap().omits(&value)
-        };
-        assert!(omits("core/v1.PodSpec", "volumes", serde_json::json!([])));
-        assert!(omits("meta/v1.ObjectMeta", "labels", serde_json::json!({})));
-        assert!(omits("apps/v1.DeploymentSpec", "minReadySeconds", serde_json::json!(0)));
-        assert!(omits("core/v1.PodSpec", "hostNetwork", serde_json::json!(false)));
-        assert!(!omits("apps/v1.DeploymentSpec", "replicas", serde_json::json!(0)), "a pointer");
-        assert!(!omits("core/v1.PodSpec", "containers", serde_json::json!([])), "always written");
-        assert!(!omits("core/v1.Volume", "emptyDir", serde_json::json!({})), "a struct");
     }
 
     #[test]

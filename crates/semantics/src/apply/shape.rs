@@ -44,14 +44,6 @@ impl Shape {
         }
     }
 
-    /// The stored form of a struct does not tell this value of the entry `name` from an absent one: nobody owns it.
-    pub(super) fn omits(self, name: &str, value: &Value) -> bool {
-        match self {
-            Self::Struct(message) => message.get().json_field(name).is_some_and(|field| field.omits(value)),
-            _ => false,
-        }
-    }
-
     /// The shape of the elements of a list of this shape.
     pub(super) fn element(self) -> Self {
         match self {
