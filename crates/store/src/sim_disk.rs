@@ -101,6 +101,10 @@ impl SimDisk {
         self.inner().fail_syncs = fail;
     }
 
+    pub fn fails_syncs(&self) -> bool {
+        self.inner().fail_syncs
+    }
+
     /// Syncs of files wait until they are let go.
     pub fn hold_syncs(&self, hold: bool) {
         self.inner().held = hold;

@@ -172,8 +172,8 @@ impl World {
         let Some(node) = self.nodes.get_mut(&id).filter(|node| node.running.is_none() && !node.is_gone) else {
             return Ok(());
         };
-        if node.sync == Duration::MAX {
-            // Not from a disk that does not answer.
+        if node.sync == Duration::MAX || node.disk.fails_syncs() {
+            // Not from a disk that does not answer, or fails.
             self.schedule(Duration::from_millis(500), Event::Start { node: id });
             return Ok(());
         }
