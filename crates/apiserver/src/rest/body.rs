@@ -17,8 +17,8 @@ use serde_json::Value;
 use super::{Call, Warnings};
 use crate::body::Body;
 use crate::error::ApiError;
-use crate::negotiate::Media;
-use crate::write_options::FieldValidation;
+use crate::negotiate::{Media, negotiate_input};
+use crate::write_options::{FieldValidation, OptionsKind, WriteOptions};
 
 use claim::Claim;
 pub use failure::Failure;
@@ -53,6 +53,14 @@ impl<'a> Expected<'a> {
     pub fn of(call: &'a Call) -> Self {
         Self { api_version: &call.resource.api_version, kind: &call.resource.kind_name, message: call.resource.message }
     }
+}
+
+/// What a POST brings: the object of the expected kind, and whether it is a dry run.
+pub async fn posted(call: &Call, request_body: Body, expected: Expected<'_>) -> Result<(Value, bool), ApiError> {
+    let media = negotiate_input(&call.headers)?;
+    let bytes = read(request_body, call.core.config.body_bytes_max).await?;
+    let WriteOptions { dry_run, validation } = WriteOptions::parse(&call.query, OptionsKind::Create)?;
+    Ok((decode(&bytes, media, expected, validation, &call.warnings)?, dry_run))
 }
 
 /// Decodes an object of the expected kind.

@@ -16,19 +16,14 @@ use crate::cache::Entry;
 use crate::chain::Operation;
 use crate::error::ApiError;
 use crate::managed;
-use crate::negotiate::negotiate_input;
 use crate::registry::write::{Committed, PutRequest};
-use crate::write_options::{OptionsKind, WriteOptions};
 
 /// Draws of a generated name before giving up; upstream draws as often.
 const NAME_DRAWS: usize = 8;
 
 pub async fn create(call: &Call, request_body: Body) -> Result<Response<Body>, ApiError> {
     call.output(false)?;
-    let media = negotiate_input(&call.headers)?;
-    let bytes = body::read(request_body, call.core.config.body_bytes_max).await?;
-    let WriteOptions { dry_run, validation } = WriteOptions::parse(&call.query, OptionsKind::Create)?;
-    let object = body::decode(&bytes, media, Expected::of(call), validation, &call.warnings)?;
+    let (object, dry_run) = body::posted(call, request_body, Expected::of(call)).await?;
     let entry = create_object(call, object, dry_run, false).await?;
     call.reply(StatusCode::CREATED, &entry)
 }

@@ -13,30 +13,20 @@ use crate::chain::{Identity, Operation};
 use crate::encode::Encoder;
 use crate::error::ApiError;
 use crate::managed;
-use crate::negotiate::{Representation, negotiate_input};
+use crate::negotiate::Representation;
 use crate::registry::write::{Committed, PutRequest};
 use crate::request::{Query, RequestInfo};
 use crate::rest::admit::{Admit, options};
 use crate::rest::body::{self, Expected};
 use crate::rest::{Call, Warnings};
 use crate::server::Core;
-use crate::write_options::{OptionsKind, WriteOptions};
 
 const ATTEMPTS: usize = 30;
 
 pub async fn create(call: &Call, request_body: Body) -> Result<Response<Body>, ApiError> {
     call.plain_output()?;
-    let media = negotiate_input(&call.headers)?;
-    let bytes = body::read(request_body, call.core.config.body_bytes_max).await?;
-    let expected = Expected { api_version: "v1", kind: "Binding", message: api::schema::by_kind("", "v1", "Binding") };
-    let binding = body::decode(
-        &bytes,
-        media,
-        expected,
-        WriteOptions::parse(&call.query, OptionsKind::Create)?.validation,
-        &call.warnings,
-    )?;
-    bind_pod(call, binding).await
+    let posted = body::posted(call, request_body, expected()).await?;
+    bind_pod(call, posted).await
 }
 
 /// `POST namespaces/x/bindings`, the older form: the Pod's name is the Binding's.
@@ -61,23 +51,17 @@ pub async fn create_in_namespace(
         upgrade: std::sync::Mutex::new(None),
         raw_query: String::new(),
     };
-    let media = negotiate_input(&call.headers)?;
-    let bytes = body::read(request_body, core.config.body_bytes_max).await?;
-    let expected = Expected { api_version: "v1", kind: "Binding", message: api::schema::by_kind("", "v1", "Binding") };
-    let binding = body::decode(
-        &bytes,
-        media,
-        expected,
-        WriteOptions::parse(&call.query, OptionsKind::Create)?.validation,
-        &call.warnings,
-    )?;
+    let (binding, dry_run) = body::posted(&call, request_body, expected()).await?;
     call.info.name = binding["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    bind_pod(&call, binding).await
+    bind_pod(&call, (binding, dry_run)).await
 }
 
-async fn bind_pod(call: &Call, binding: Value) -> Result<Response<Body>, ApiError> {
+fn expected() -> Expected<'static> {
+    Expected { api_version: "v1", kind: "Binding", message: api::schema::by_kind("", "v1", "Binding") }
+}
+
+async fn bind_pod(call: &Call, (binding, dry_run): (Value, bool)) -> Result<Response<Body>, ApiError> {
     let name = &call.info.name;
-    let dry_run = WriteOptions::parse(&call.query, OptionsKind::Create)?.dry_run;
     let problems = validate_binding(&binding);
     if !problems.is_empty() {
         let causes = problems.iter().map(FieldError::cause).collect();

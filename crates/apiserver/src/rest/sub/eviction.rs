@@ -9,30 +9,20 @@ use serde_json::{Value, json};
 
 use crate::body::Body;
 use crate::error::ApiError;
-use crate::negotiate::negotiate_input;
 use crate::reader::Reader;
 use crate::rest::Call;
 use crate::rest::body::{self, Expected};
 use crate::rest::delete::{DeleteOptions, check_options, delete_entry};
 use crate::rest::update::{Change, modify};
-use crate::write_options::{OptionsKind, WriteOptions};
 
 pub async fn create(call: &Call, request_body: Body) -> Result<Response<Body>, ApiError> {
     call.plain_output()?;
-    let media = negotiate_input(&call.headers)?;
-    let bytes = body::read(request_body, call.core.config.body_bytes_max).await?;
     let expected = Expected {
         api_version: "policy/v1",
         kind: "Eviction",
         message: api::schema::by_kind("policy", "v1", "Eviction"),
     };
-    let eviction = body::decode(
-        &bytes,
-        media,
-        expected,
-        WriteOptions::parse(&call.query, OptionsKind::Create)?.validation,
-        &call.warnings,
-    )?;
+    let (eviction, dry_run) = body::posted(call, request_body, expected).await?;
     let name = eviction["metadata"]["name"].as_str().unwrap_or_default();
     if !name.is_empty() && name != call.info.name {
         return Err(ApiError::bad_request(format!(
@@ -41,7 +31,7 @@ pub async fn create(call: &Call, request_body: Body) -> Result<Response<Body>, A
         )));
     }
     let mut asked: DeleteOptions = check_options(&eviction["deleteOptions"])?;
-    asked.dry_run |= WriteOptions::parse(&call.query, OptionsKind::Create)?.dry_run;
+    asked.dry_run |= dry_run;
     let pod = call.current()?;
     let value = crate::stored::decode_entry(&pod, &call.resource.source).map_err(ApiError::internal)?;
     let ended = matches!(value["status"]["phase"].as_str(), Some("Succeeded" | "Failed" | "Pending"));

@@ -4,28 +4,18 @@ use http::{Response, StatusCode};
 
 use crate::body::Body;
 use crate::error::ApiError;
-use crate::negotiate::negotiate_input;
 use crate::rest::Call;
 use crate::rest::body::{self, Expected};
 use crate::stored::decode_entry;
-use crate::write_options::{OptionsKind, WriteOptions};
 
 pub async fn create(call: &Call, request_body: Body) -> Result<Response<Body>, ApiError> {
     call.plain_output()?;
-    let media = negotiate_input(&call.headers)?;
-    let bytes = body::read(request_body, call.core.config.body_bytes_max).await?;
     let expected = Expected {
         api_version: "authentication.k8s.io/v1",
         kind: "TokenRequest",
         message: api::schema::by_kind("authentication.k8s.io", "v1", "TokenRequest"),
     };
-    let mut request = body::decode(
-        &bytes,
-        media,
-        expected,
-        WriteOptions::parse(&call.query, OptionsKind::Create)?.validation,
-        &call.warnings,
-    )?;
+    let (mut request, _) = body::posted(call, request_body, expected).await?;
     let name = request["metadata"]["name"].as_str().unwrap_or_default();
     if !name.is_empty() && name != call.info.name {
         return Err(ApiError::bad_request(format!("must match the service account name {:?}", call.info.name)));
