@@ -56,9 +56,7 @@ impl ApiError {
 
     /// No such path.
     pub fn no_such_resource() -> Self {
-        let mut error = Self::new(404, "NotFound", "the server could not find the requested resource");
-        error.details = Some(json!({}));
-        error
+        Self::new(404, "NotFound", "the server could not find the requested resource").with_empty_details()
     }
 
     pub fn already_exists(group: &str, resource: &str, name: &str) -> Self {
@@ -102,12 +100,16 @@ impl ApiError {
         error
     }
 
+    /// Upstream's own errors of HTTP carry details, and nothing in them.
+    fn with_empty_details(mut self) -> Self {
+        self.details = Some(json!({}));
+        self
+    }
+
     /// The method is unknown to this path.
     pub fn method_not_allowed() -> Self {
-        let mut error =
-            Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
-        error.details = Some(json!({}));
-        error
+        Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+            .with_empty_details()
     }
 
     pub fn not_acceptable(supported: &[&str]) -> Self {
@@ -117,25 +119,19 @@ impl ApiError {
 
     /// Understood, but not possible for this object as it is.
     pub fn unprocessable() -> Self {
-        let mut error = Self::new(422, "Invalid", "the server rejected our request due to an error in our request");
-        error.details = Some(json!({}));
-        error
+        Self::new(422, "Invalid", "the server rejected our request due to an error in our request").with_empty_details()
     }
 
     /// No form of the Accept header is one that this path can answer with at all.
     pub fn no_representation(available: &[&str]) -> Self {
         let list = available.join(", ");
-        let mut error =
-            Self::new(406, "NotAcceptable", format!("406: Not Acceptable\n\nAvailable representations: {list}"));
-        error.details = Some(json!({}));
-        error
+        Self::new(406, "NotAcceptable", format!("406: Not Acceptable\n\nAvailable representations: {list}"))
+            .with_empty_details()
     }
 
     /// A patch of a type that there is not.
     pub fn unsupported_patch_type() -> Self {
-        let mut error = Self::new(415, "UnsupportedMediaType", "415: Unsupported Media Type");
-        error.details = Some(json!({}));
-        error
+        Self::new(415, "UnsupportedMediaType", "415: Unsupported Media Type").with_empty_details()
     }
 
     pub fn unsupported_media_type(supported: &[&str]) -> Self {
