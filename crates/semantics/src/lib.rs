@@ -33,6 +33,7 @@ pub mod taints;
 pub mod time;
 pub mod typed;
 pub mod validate;
+pub mod warnings;
 
 pub use field::{ErrorKind, Errors, FieldError, Path};
 pub use kinds::{strategy, strategy_of};

@@ -18,6 +18,7 @@ use crate::validate::replicas::{validate_collisions, validate_counts, widen};
 use crate::validate::template::{
     SelectorOwner, validate_running_template, validate_selector, validate_selector_unchanged,
 };
+use crate::warnings::workload_warnings;
 
 /// Where the old API's count of template changes lives on.
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
@@ -69,6 +70,12 @@ impl Rules for DaemonSetRules {
         let (spec, old) = (&object.spec, &old.spec);
         validate_selector_unchanged(&spec.selector, &old.selector, errors);
         validate_spec(spec, errors);
+    }
+
+    fn warnings(object: &DaemonSet, old: Option<&DaemonSet>) -> Vec<String> {
+        let changed = old.is_none_or(|old| old.spec != object.spec);
+        let template = Some(&object.spec.template).filter(|_| changed);
+        workload_warnings(None, template)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::validate::replicas::{validate_available, validate_collisions, validat
 use crate::validate::template::{
     DEPLOYMENT, validate_running_template, validate_selector, validate_selector_unchanged,
 };
+use crate::warnings::workload_warnings;
 
 const QUARTER: &str = "25%";
 
@@ -51,6 +52,12 @@ impl Rules for DeploymentRules {
         let (spec, old) = (&object.spec, &old.spec);
         validate_spec(spec, errors);
         validate_selector_unchanged(&spec.selector, &old.selector, errors);
+    }
+
+    fn warnings(object: &Deployment, old: Option<&Deployment>) -> Vec<String> {
+        let changed = old.is_none_or(|old| old.spec != object.spec);
+        let template = Some(&object.spec.template).filter(|_| changed);
+        workload_warnings(object.metadata.name.as_deref().filter(|_| old.is_none()), template)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::validate::replicas::{ReplicaCounts, validate_replica_counts};
 use crate::validate::template::{
     DEPLOYMENT, validate_running_template, validate_selector, validate_selector_unchanged,
 };
+use crate::warnings::workload_warnings;
 
 pub struct ReplicaSetRules;
 
@@ -37,6 +38,12 @@ impl Rules for ReplicaSetRules {
         let (spec, old) = (&object.spec, &old.spec);
         validate_spec(spec, errors);
         validate_selector_unchanged(&spec.selector, &old.selector, errors);
+    }
+
+    fn warnings(object: &ReplicaSet, old: Option<&ReplicaSet>) -> Vec<String> {
+        let changed = old.is_none_or(|old| old.spec != object.spec);
+        let template = object.spec.template.as_ref().filter(|_| changed);
+        workload_warnings(object.metadata.name.as_deref().filter(|_| old.is_none()), template)
     }
 }
 

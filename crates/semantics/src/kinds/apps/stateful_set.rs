@@ -20,6 +20,11 @@ use crate::validate::replicas::{validate_available, validate_collisions, validat
 use crate::validate::template::{
     SelectorOwner, validate_running_template, validate_selector, validate_selector_unchanged,
 };
+use crate::warnings::claim::claim_spec_warnings;
+use crate::warnings::workload_warnings;
+
+const NEGATIVE_LIMIT: &str =
+    "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended";
 
 pub struct StatefulSetRules;
 
@@ -63,6 +68,20 @@ impl Rules for StatefulSetRules {
         validate_immutable(&text(&spec.service_name), &text(&old.service_name), path.child("serviceName"), errors);
         let policy = path.child("podManagementPolicy");
         validate_immutable(&spec.pod_management_policy, &old.pod_management_policy, policy, errors);
+    }
+
+    fn warnings(object: &StatefulSet, old: Option<&StatefulSet>) -> Vec<String> {
+        let changed = old.is_none_or(|old| old.spec != object.spec);
+        let template = Some(&object.spec.template).filter(|_| changed);
+        let mut found = workload_warnings(None, template);
+        for (index, claim) in object.spec.volume_claim_templates.iter().flatten().enumerate() {
+            let path = Path::root("spec").child("volumeClaimTemplates").index(index).child("spec");
+            found.extend(claim.spec.iter().flat_map(|spec| claim_spec_warnings(spec, &path)));
+        }
+        if object.spec.revision_history_limit.is_some_and(|limit| limit < 0) {
+            found.push(NEGATIVE_LIMIT.to_owned());
+        }
+        found
     }
 }
 

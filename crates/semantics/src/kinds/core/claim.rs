@@ -12,6 +12,7 @@ use crate::names::subdomain_name;
 use crate::strategy::{Context, Shape, Subresource, Write};
 use crate::typed::Rules;
 use crate::validate::claim::validate_claim_spec;
+use crate::warnings::claim::{STORAGE_CLASS_ANNOTATION, claim_spec_warnings, storage_class_warning};
 
 pub struct ClaimRules;
 
@@ -70,6 +71,14 @@ impl Rules for ClaimRules {
         if spec.volume_mode != old_spec.volume_mode {
             errors.invalid(Path::root("volumeMode"), text(&spec.volume_mode), "field is immutable");
         }
+    }
+
+    fn warnings(object: &PersistentVolumeClaim, _old: Option<&PersistentVolumeClaim>) -> Vec<String> {
+        let annotated =
+            object.metadata.annotations.as_ref().is_some_and(|map| map.contains_key(STORAGE_CLASS_ANNOTATION));
+        let annotation = annotated.then(|| storage_class_warning(&Path::root("metadata").child("annotations")));
+        let spec = object.spec.iter().flat_map(|spec| claim_spec_warnings(spec, &Path::root("spec")));
+        annotation.into_iter().chain(spec).collect()
     }
 }
 

@@ -7,6 +7,7 @@ use crate::field::{Errors, Path};
 use crate::names::{dns1123_label, dns1123_subdomain, ip_address, port_number, qualified_name, subdomain_name};
 use crate::strategy::Shape;
 use crate::typed::Rules;
+use crate::warnings::address::ip_warning;
 
 pub struct EndpointsRules;
 
@@ -25,6 +26,18 @@ impl Rules for EndpointsRules {
         for (index, subset) in object.subsets.iter().flatten().enumerate() {
             validate_subset(subset, &Path::root("subsets").index(index), errors);
         }
+    }
+
+    fn warnings(object: &Endpoints, _old: Option<&Endpoints>) -> Vec<String> {
+        let mut found = Vec::new();
+        for (index, subset) in object.subsets.iter().flatten().enumerate() {
+            let path = Path::root("subsets").index(index);
+            for (name, list) in [("addresses", &subset.addresses), ("notReadyAddresses", &subset.not_ready_addresses)] {
+                let addresses = list.iter().flatten().enumerate();
+                found.extend(addresses.filter_map(|(i, a)| ip_warning(&a.ip, &path.child(name).index(i).child("ip"))));
+            }
+        }
+        found
     }
 }
 

@@ -11,6 +11,9 @@ use crate::names::{cidr, label_value, qualified_name, subdomain_name};
 use crate::resources::{ResourceList, round_up};
 use crate::strategy::{Shape, Write};
 use crate::typed::Rules;
+use crate::warnings::address::cidr_warnings;
+
+const EXTERNAL_ID: &str = "spec.externalID: this field is deprecated, and is unused by Kubernetes";
 
 pub struct NodeRules;
 
@@ -39,6 +42,16 @@ impl Rules for NodeRules {
         if let (Some(spec), Some(old)) = (&object.spec, &old.spec) {
             validate_spec_update(spec, old, errors);
         }
+    }
+
+    fn warnings(object: &Node, _old: Option<&Node>) -> Vec<String> {
+        let Some(spec) = &object.spec else { return Vec::new() };
+        let removed = spec.config_source.is_some().then(|| "spec.configSource: the feature is removed".to_owned());
+        let external = spec.external_id.as_ref().is_some_and(|id| !id.is_empty());
+        let external = external.then(|| EXTERNAL_ID.to_owned());
+        let ranges = spec.pod_cidrs.iter().flatten().enumerate();
+        let ranges = ranges.flat_map(|(i, range)| cidr_warnings(range, &Path::root("spec").child("podCIDRs").index(i)));
+        removed.into_iter().chain(external).chain(ranges).collect()
     }
 }
 

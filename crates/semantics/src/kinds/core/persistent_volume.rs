@@ -14,6 +14,7 @@ use crate::semantic_eq::semantic_eq;
 use crate::strategy::{Context, Shape, Subresource, Write};
 use crate::typed::Rules;
 use crate::validate::claim::validate_access_modes;
+use crate::warnings::persistent_volume::volume_warnings;
 
 /// Fields of the spec that are not the source.
 const NOT_SOURCES: [&str; 10] = [
@@ -85,6 +86,10 @@ impl Rules for PersistentVolumeRules {
         if spec.volume_mode != old.volume_mode {
             errors.invalid(Path::root("volumeMode"), text(&spec.volume_mode), "field is immutable");
         }
+    }
+
+    fn warnings(object: &PersistentVolume, _old: Option<&PersistentVolume>) -> Vec<String> {
+        volume_warnings(object)
     }
 }
 

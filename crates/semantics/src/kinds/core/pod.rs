@@ -11,12 +11,14 @@ use std::collections::BTreeMap;
 use crate::defaults::pod_spec::default_pod_spec;
 use crate::defaults::{fill, fill_text, text};
 use crate::field::{Errors, Path};
-use crate::names::{dns1123_label, subdomain_name};
+use crate::names::subdomain_name;
 use crate::qos::qos_class;
 use crate::resources::{container_limits, container_requests, is_huge_page, is_pod_level_resource};
 use crate::strategy::{Context, Generation, Shape, Subresource, Write};
 use crate::typed::Rules;
 use crate::validate::pod::validate_pod;
+use crate::warnings::name_as_hostname;
+use crate::warnings::pod::pod_warnings;
 
 pub struct PodRules;
 
@@ -101,15 +103,12 @@ impl Rules for PodRules {
     }
 
     fn warnings(object: &Pod, old: Option<&Pod>) -> Vec<String> {
-        let name = object.metadata.name.as_deref().unwrap_or_default();
-        let problems = dns1123_label(name);
-        if old.is_some() || problems.is_empty() {
+        if old.is_some() {
             return Vec::new();
         }
-        vec![format!(
-            "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: [{}]",
-            problems.join(" ")
-        )]
+        let name = object.metadata.name.as_deref().and_then(|name| name_as_hostname(name, "the Pod's hostname"));
+        let spec = object.spec.iter().flat_map(|spec| pod_warnings(spec, &object.metadata, &Path::default()));
+        name.into_iter().chain(spec).collect()
     }
 
     fn reset_fields(sub: Subresource) -> Vec<Vec<&'static str>> {

@@ -8,6 +8,7 @@ use crate::names::subdomain_name;
 use crate::strategy::{Generation, Shape};
 use crate::typed::Rules;
 use crate::validate::template::validate_template;
+use crate::warnings::pod::template_warnings;
 
 pub struct PodTemplateRules;
 
@@ -23,5 +24,11 @@ impl Rules for PodTemplateRules {
         if let Some(template) = &object.template {
             validate_template(template, &Path::root("template"), errors);
         }
+    }
+
+    fn warnings(object: &PodTemplate, old: Option<&PodTemplate>) -> Vec<String> {
+        let changed = old.is_none_or(|old| old.template != object.template);
+        let template = object.template.iter().filter(|_| changed);
+        template.flat_map(|template| template_warnings(template, &Path::root("template"))).collect()
     }
 }

@@ -12,6 +12,7 @@ use crate::typed::Rules;
 use crate::validate::numbers::validate_count;
 use crate::validate::replicas::{ReplicaCounts, validate_replica_counts};
 use crate::validate::template::validate_running_template;
+use crate::warnings::workload_warnings;
 
 pub struct ReplicationControllerRules;
 
@@ -63,6 +64,12 @@ impl Rules for ReplicationControllerRules {
         if write.sub == Subresource::Status {
             validate_status(object, errors);
         }
+    }
+
+    fn warnings(object: &ReplicationController, old: Option<&ReplicationController>) -> Vec<String> {
+        let changed = old.is_none_or(|old| old.spec != object.spec);
+        let template = object.spec.as_ref().and_then(|spec| spec.template.as_ref()).filter(|_| changed);
+        workload_warnings(object.metadata.name.as_deref().filter(|_| old.is_none()), template)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::field::Errors;
 use crate::names::label_name;
 use crate::strategy::{Context, Shape, Subresource, Write};
 use crate::typed::Rules;
+use crate::warnings::service::service_warnings;
 
 const AFFINITY_SECONDS: i32 = 10_800;
 
@@ -68,6 +69,10 @@ impl Rules for ServiceRules {
             validation::validate_change(object, old, errors);
             validation::validate(object, Some(old), errors);
         }
+    }
+
+    fn warnings(object: &Service, _old: Option<&Service>) -> Vec<String> {
+        service_warnings(object)
     }
 }
 

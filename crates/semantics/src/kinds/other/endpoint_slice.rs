@@ -9,6 +9,7 @@ use crate::kinds::core::endpoints::validate_endpoint_ip;
 use crate::names::{dns1123_label, dns1123_subdomain, ip_address, label_value, qualified_name, subdomain_name};
 use crate::strategy::{Context, Generation, Shape, Write};
 use crate::typed::Rules;
+use crate::warnings::address::ip_warning;
 
 const ENDPOINTS_MAX: usize = 1000;
 const ADDRESSES_MAX: usize = 100;
@@ -61,6 +62,16 @@ impl Rules for EndpointSliceRules {
             // Upstream's generated check does not show the value.
             errors.invalid(Path::root("addressType"), Value::Null, "field is immutable");
         }
+    }
+
+    fn warnings(object: &EndpointSlice, _old: Option<&EndpointSlice>) -> Vec<String> {
+        let mut found = Vec::new();
+        for (index, endpoint) in object.endpoints.iter().flatten().enumerate().filter(|_| object.address_type != "FQDN")
+        {
+            let path = Path::root("endpoints").index(index).child("addresses");
+            found.extend(endpoint.addresses.iter().enumerate().filter_map(|(i, ip)| ip_warning(ip, &path.index(i))));
+        }
+        found
     }
 }
 
