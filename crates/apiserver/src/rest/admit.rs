@@ -67,7 +67,9 @@ impl Call {
         match rejection {
             Rejection::BadRequest(message) => ApiError::bad_request(message),
             Rejection::Invalid(errors) => {
-                let (group, kind) = (&self.resource.group, &self.resource.kind_name);
+                // A kind that is stored as another group's is checked as that.
+                let stored = self.resource.kind.map(|row| api::kinds::split_api_version(row.storage_api_version).0);
+                let (group, kind) = (stored.unwrap_or(&self.resource.group), &self.resource.kind_name);
                 let message = semantics::field::invalid_message(group, kind, name, &errors);
                 let causes = errors.iter().map(semantics::FieldError::cause).collect();
                 let mut error = ApiError::invalid(group, kind, name, causes);

@@ -17,6 +17,7 @@ use crate::chain::Operation;
 use crate::error::ApiError;
 use crate::managed;
 use crate::registry::write::{Committed, PutRequest};
+use crate::stored::decode_entry;
 
 /// Draws of a generated name before giving up; upstream draws as often.
 const NAME_DRAWS: usize = 8;
@@ -54,7 +55,7 @@ pub async fn create_object(
                 );
             }
             Err(name) if generated => tracing::debug!(name, "a generated name is taken; drawing again"),
-            Err(name) => return Err(ApiError::already_exists(&call.resource.group, &call.resource.plural, &name)),
+            Err(name) => return Err(taken(call, &name)),
         }
     }
     if given_name {
@@ -64,6 +65,17 @@ pub async fn create_object(
     let mut error = ApiError::already_exists(&call.resource.group, &call.resource.plural, prefix);
     error.message.push_str(", the server was not able to generate a unique name for the object");
     Err(error)
+}
+
+/// The name is another object's; the client is told if that one is about to go.
+fn taken(call: &Call, name: &str) -> ApiError {
+    let mut error = ApiError::already_exists(&call.resource.group, &call.resource.plural, name);
+    let other = call.resource.cache.get(&call.key(name));
+    let other = other.and_then(|entry| decode_entry(&entry, &call.resource.source).ok());
+    if other.is_some_and(|other| other["metadata"]["deletionTimestamp"].is_string()) {
+        error.message.insert_str(0, "object is being deleted: ");
+    }
+    error
 }
 
 /// Fills what the client left out.

@@ -29,6 +29,8 @@ async fn finalizers_hold_an_object_until_they_are_gone() {
     assert!(held["metadata"]["deletionTimestamp"].is_string());
     assert_eq!(held["metadata"]["deletionGracePeriodSeconds"], 0);
     f.delete(&path, None).await.expect(200);
+    let again = f.post(CONFIG_MAPS, &config_map("a", "1")).await.expect(409);
+    assert_eq!(again["message"], "object is being deleted: configmaps \"a\" already exists");
     let mut free = f.get(&path).await.expect(200);
     free["metadata"]["finalizers"] = json!([]);
     f.put(&path, &free).await.expect(200);

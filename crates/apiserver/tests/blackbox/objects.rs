@@ -1,6 +1,6 @@
 //! Create, get and update of single objects.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::fixture::{CONFIG_MAPS, Fixture, config_map, version};
 
@@ -126,6 +126,25 @@ async fn events_are_one_storage_under_two_groups() {
     // The other version selects by its own names, also after the first has been asked.
     let selected = f.get("/apis/events.k8s.io/v1/namespaces/default/events?fieldSelector=regarding.name%3Dp").await;
     assert_eq!(selected.expect(200)["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_event_of_either_group_is_refused_as_a_core_event() {
+    let f = Fixture::new().await;
+    let refused = f.post("/apis/events.k8s.io/v1/namespaces/default/events", &json!({"metadata": {"name": "e"}})).await;
+    let status = refused.expect(422);
+    assert!(status["message"].as_str().unwrap().starts_with("Event \"e\" is invalid: "), "{status}");
+    assert_eq!(status["details"]["group"], Value::Null);
+}
+
+#[tokio::test]
+async fn requests_for_deprecated_kinds_are_warned() {
+    let f = Fixture::new().await;
+    let warnings = f.get("/api/v1/namespaces/default/endpoints").await.warnings();
+    assert_eq!(warnings, ["299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\""]);
+    let warnings = f.get("/api/v1/namespaces/default/endpoints/none").await.warnings();
+    assert_eq!(warnings.len(), 1, "an error is no reason to be silent");
+    assert!(f.get(CONFIG_MAPS).await.warnings().is_empty());
 }
 
 #[tokio::test]
