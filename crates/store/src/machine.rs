@@ -166,7 +166,7 @@ impl Machine {
 
     fn prune(&mut self, key: &[u8]) {
         // Most keys have nothing to prune; looking first spares copying shared nodes.
-        if !matches!(self.state.keys.get(key), Some(Versions::Many(_))) {
+        if !matches!(self.state.keys.get(key), Some(Versions::Many { .. })) {
             return;
         }
         let Some(versions) = self.state.keys.get_mut(key) else { return };

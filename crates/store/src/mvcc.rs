@@ -45,13 +45,14 @@ pub(crate) struct State {
     pub(crate) total_bytes: u64,
 }
 
-/// The versions of a key, oldest first; never empty.
+/// The versions of a key. The newest lies in the map itself, so that a pass over what exists now follows no pointer.
 #[derive(Debug, Clone)]
 pub(crate) enum Versions {
     /// The common case: the key exists and has no history.
     One(Arc<KeyValue>),
-    /// Anything else. A persistent vector, because a key that is written all the time has a very long history.
-    Many(Arc<Vector<Version>>),
+    /// Anything else. `older`, oldest first, is a persistent vector, because a key that is written all the time has a very long
+    /// history.
+    Many { newest: Version, older: Arc<Vector<Version>> },
 }
 
 #[derive(Debug, Clone)]
@@ -195,13 +196,14 @@ impl Versions {
         match (self, at) {
             (Self::One(kv), At::Newest) => Some(kv),
             (Self::One(kv), At::Revision(revision)) => (kv.mod_revision <= revision).then_some(kv),
-            (Self::Many(list), At::Newest) => list.back().and_then(Version::kv),
-            (Self::Many(list), At::Revision(revision)) => {
-                let after = match list.binary_search_by(|version| version.revision().cmp(&revision)) {
+            (Self::Many { newest, .. }, At::Newest) => newest.kv(),
+            (Self::Many { newest, .. }, At::Revision(revision)) if newest.revision() <= revision => newest.kv(),
+            (Self::Many { older, .. }, At::Revision(revision)) => {
+                let after = match older.binary_search_by(|version| version.revision().cmp(&revision)) {
                     Ok(found) => found + 1,
                     Err(insertion) => insertion,
                 };
-                after.checked_sub(1).and_then(|newest| list.get(newest)).and_then(Version::kv)
+                after.checked_sub(1).and_then(|last| older.get(last)).and_then(Version::kv)
             }
         }
     }
@@ -210,35 +212,41 @@ impl Versions {
     pub(crate) fn push(&mut self, version: Version) {
         match self {
             Self::One(kv) => {
-                let older = Version::Put(Arc::clone(kv));
-                *self = Self::Many(Arc::new([older, version].into_iter().collect()));
+                let older = Arc::new(Vector::unit(Version::Put(Arc::clone(kv))));
+                *self = Self::Many { newest: version, older };
             }
-            Self::Many(list) => Arc::make_mut(list).push_back(version),
+            Self::Many { newest, older } => Arc::make_mut(older).push_back(std::mem::replace(newest, version)),
         }
     }
 
     /// Drops what no read at or after `compact_revision` can see. Returns the bytes freed, and whether nothing is left.
     pub(crate) fn prune(&mut self, key_len: u64, compact_revision: i64) -> (u64, bool) {
-        let Self::Many(list) = self else { return (0, false) };
-        let seen = list.iter().take_while(|version| version.revision() <= compact_revision).count();
-        // The newest of them is still seen, unless it says that the key does not exist: so says its absence.
-        let needed = seen > 0 && list.get(seen - 1).is_some_and(|version| version.kv().is_some());
+        let Self::Many { newest, older } = self else { return (0, false) };
+        let is_newest_seen = newest.revision() <= compact_revision;
+        let superseded = if is_newest_seen {
+            older.len()
+        } else {
+            let seen = older.iter().take_while(|version| version.revision() <= compact_revision).count();
+            // The newest of them is still seen, unless it says that the key does not exist: so says its absence.
+            let needed = seen > 0 && older.get(seen - 1).is_some_and(|version| version.kv().is_some());
+            seen - usize::from(needed)
+        };
         let mut freed = 0;
-        let superseded = seen - usize::from(needed);
         if superseded > 0 {
-            let list = Arc::make_mut(list);
+            let older = Arc::make_mut(older);
             for _ in 0..superseded {
-                freed += list.pop_front().map_or(0, |version| version.bytes(key_len));
+                freed += older.pop_front().map_or(0, |version| version.bytes(key_len));
             }
         }
-        match (list.len(), list.front()) {
-            (0, _) => (freed, true),
-            (1, Some(Version::Put(kv))) => {
-                *self = Self::One(Arc::clone(kv));
-                (freed, false)
-            }
-            _ => (freed, false),
+        if !older.is_empty() {
+            return (freed, false);
         }
+        match newest {
+            Version::Put(kv) => *self = Self::One(Arc::clone(kv)),
+            Version::Deleted(_) if is_newest_seen => return (freed + newest.bytes(key_len), true),
+            Version::Deleted(_) => {}
+        }
+        (freed, false)
     }
 }
 

@@ -76,9 +76,9 @@ impl Driver {
     /// A snapshot of the leader has become this member's log: it is its state from now on.
     pub(super) fn adopt(&mut self, state: State) {
         let position = (state.index, state.term);
+        self.checkpoint.covers_all(&state);
         self.machine = Machine::new(state);
         self.unpublished = true;
-        self.checkpoint.covers_all(position.0);
         self.settle_at(position, true);
         self.proposals.settle(&self.machine.state().cluster.sessions);
     }

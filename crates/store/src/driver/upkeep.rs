@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{CheckpointReport, Driver, LogReport, Output};
 use crate::checkpoint::Job;
 use crate::command::Command;
+use crate::config::Config;
 use crate::error::KvError;
 use crate::mvcc::State;
 use crate::recovery::Recovered;
@@ -23,20 +24,29 @@ const STOP_MAX: Duration = Duration::from_secs(3);
 pub(super) struct Checkpointing {
     /// Log bytes since the state that the newest checkpoint holds.
     pub(super) log_bytes: u64,
-    /// One that is due and waits for the log: the state, and the log bytes that it covers.
-    waiting: Option<(State, u64)>,
-    /// Log bytes that a checkpoint under way will cover.
-    pub(super) covered: Option<u64>,
+    /// [`State::total_bytes`] of that state.
+    held_bytes: u64,
+    /// One that is due and waits for the log.
+    waiting: Option<(State, Covered)>,
+    /// What a checkpoint under way will cover.
+    pub(super) covered: Option<Covered>,
     not_before: Duration,
     pub(super) index: u64,
     pub(super) bytes: u64,
     pub(super) seconds: Histogram,
 }
 
+/// What the end of a checkpoint will mean.
+pub(super) struct Covered {
+    log_bytes: u64,
+    held_bytes: u64,
+}
+
 impl Checkpointing {
     pub(super) fn new(recovered: &Recovered, now: Duration) -> Self {
         Self {
             log_bytes: recovered.log_bytes,
+            held_bytes: recovered.state.total_bytes,
             waiting: None,
             covered: None,
             not_before: now,
@@ -47,10 +57,16 @@ impl Checkpointing {
     }
 
     /// A received snapshot is the newest checkpoint.
-    pub(super) fn covers_all(&mut self, index: u64) {
+    pub(super) fn covers_all(&mut self, state: &State) {
         self.log_bytes = 0;
+        self.held_bytes = state.total_bytes;
         self.waiting = None;
-        self.index = index;
+        self.index = state.index;
+    }
+
+    /// The newest checkpoint is large, and half of what it holds is deleted and compacted since.
+    fn is_mostly_garbage(&self, state: &State, config: &Config) -> bool {
+        self.bytes >= config.checkpoint_log_bytes && state.total_bytes < self.held_bytes / 2
     }
 }
 
@@ -164,20 +180,23 @@ impl Driver {
         self.send_messages(messages);
     }
 
-    /// Begins a checkpoint when enough log has gathered since the last one.
+    /// Begins a checkpoint when enough log has gathered since the last one, or when it gives much space back.
     pub(super) fn plan_checkpoint(&mut self) {
+        let state = self.machine.state();
         let full = self.space.is_disk_full();
         let mut due = self.config.checkpoint_log_bytes + self.checkpoint.bytes;
         if full {
             // A checkpoint that is smaller than the log it replaces gives space back.
-            due = due.min(self.machine.state().total_bytes + 1);
+            due = due.min(state.total_bytes + 1);
         }
         if self.checkpoint.covered.is_some() || self.stopping.is_some() {
             return;
         }
-        let is_due = self.checkpoint.log_bytes >= due && self.clock.monotonic() >= self.checkpoint.not_before;
-        if self.checkpoint.waiting.is_none() && is_due {
-            self.checkpoint.waiting = Some((self.machine.state().clone(), self.checkpoint.log_bytes));
+        let is_worth_it = !self.machine.has_garbage() && self.checkpoint.is_mostly_garbage(state, &self.config);
+        let is_due = self.checkpoint.log_bytes >= due || is_worth_it;
+        if self.checkpoint.waiting.is_none() && is_due && self.clock.monotonic() >= self.checkpoint.not_before {
+            let covered = Covered { log_bytes: self.checkpoint.log_bytes, held_bytes: state.total_bytes };
+            self.checkpoint.waiting = Some((state.clone(), covered));
         }
         let persisted = self.member.persisted();
         if let Some((state, covered)) = self.checkpoint.waiting.take_if(|(state, _)| state.index <= persisted) {
@@ -188,10 +207,13 @@ impl Driver {
     }
 
     pub(super) fn checkpoint_report(&mut self, report: CheckpointReport) {
-        let covered = self.checkpoint.covered.take().unwrap_or(0);
+        let covered = self.checkpoint.covered.take();
         match report {
             CheckpointReport::Written { index, bytes, took } => {
-                self.checkpoint.log_bytes = self.checkpoint.log_bytes.saturating_sub(covered);
+                if let Some(Covered { log_bytes, held_bytes }) = covered {
+                    self.checkpoint.log_bytes = self.checkpoint.log_bytes.saturating_sub(log_bytes);
+                    self.checkpoint.held_bytes = held_bytes;
+                }
                 self.checkpoint.index = self.checkpoint.index.max(index);
                 self.checkpoint.bytes = bytes;
                 self.checkpoint.seconds.observe(took.as_secs_f64());
