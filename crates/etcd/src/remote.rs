@@ -6,7 +6,7 @@
 //!
 //! Invariants: a write is sent once; it goes to another server only if the first has certainly not taken it up, and what
 //! nobody knows is [`KvError::Unavailable`]. Reads are repeated, once a server. Long ranges are read in pages of one revision.
-//! What a range or a watch is told by a cluster whose id is another than at the start is refused.
+//! What is answered by a cluster whose id is another than at the start is refused.
 //! Not here: who compacts (the API server), files and flags (the binary), membership (etcd's own affair).
 
 mod address;
@@ -149,17 +149,42 @@ enum Repeat {
     Never,
 }
 
+/// An answer, which says which cluster it is of.
+trait Answer {
+    fn header(&self) -> Option<&pb::ResponseHeader>;
+}
+
+macro_rules! answers {
+    ($($message:ident)*) => {
+        $(impl Answer for pb::$message {
+            fn header(&self) -> Option<&pb::ResponseHeader> {
+                self.header.as_ref()
+            }
+        })*
+    };
+}
+
+answers! {
+    RangeResponse TxnResponse CompactionResponse StatusResponse
+    LeaseGrantResponse LeaseRevokeResponse LeaseKeepAliveResponse LeaseTimeToLiveResponse LeaseLeasesResponse
+}
+
 impl Shared {
     /// Asks the server in use, and others as far as [`Repeat`] and the failure allow. `about`: for the words of a refusal.
     async fn ask<T, F>(&self, repeat: Repeat, about: About, call: impl Fn(Channel) -> F) -> Result<T, KvError>
     where
+        T: Answer,
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let mut reason: Arc<str> = "".into();
         for _ in 0..self.links.attempts() {
             let link = self.links.link().await.map_err(|reason| KvError::Unavailable { reason })?;
             let failed = match timeout(REQUEST_WITHIN, call(link.channel.clone())).await {
-                Ok(Ok(answer)) => return Ok(answer.into_inner()),
+                Ok(Ok(answer)) => {
+                    let answer = answer.into_inner();
+                    self.check_cluster(answer.header())?;
+                    return Ok(answer);
+                }
                 Ok(Err(status)) => Failure::of(status),
                 Err(_) => Failure::Unknown(silent()),
             };
@@ -196,9 +221,7 @@ impl Shared {
         async move {
             let message = wire_range(&request);
             let call = |channel| range_once(channel, message.clone());
-            let answer = self.ask(Repeat::Safe, About::default(), call).await?;
-            self.check_cluster(answer.header.as_ref())?;
-            Ok(parse_response(answer, 0))
+            Ok(parse_response(self.ask(Repeat::Safe, About::default(), call).await?, 0))
         }
         .boxed()
     }

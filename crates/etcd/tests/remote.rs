@@ -110,6 +110,28 @@ async fn a_server_that_comes_back_is_found_again() {
 }
 
 #[tokio::test]
+async fn whatever_another_cluster_answers_in_its_place_is_refused() {
+    let mut etcd = Etcd::start(1).await;
+    let remote = RemoteStore::connect(&etcd.addresses(), None).await.unwrap();
+    let address = etcd.end(0).await;
+    let mut other = Etcd::start(0).await;
+    other.serve(TcpListener::bind(&address).await.unwrap());
+    let refused = [
+        remote.range(get("a")).await.err(),
+        remote.txn(Txn::of(put("a", "1", 0))).await.err(),
+        remote.compact(1).await.err(),
+        remote.lease_grant(0, 60).await.err(),
+        remote.leases().await.err(),
+        remote.status().await.err(),
+        remote.watch(WatchRequest { key: "a".into(), ..WatchRequest::default() }).await.err(),
+    ];
+    for error in refused {
+        let text = error.unwrap().to_string();
+        assert!(text.contains("it is another etcd cluster now"), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn progress_tells_of_writes_that_the_watch_does_not_see() {
     let (remote, _etcd) = fresh().await;
     let mut watch = remote.watch(WatchRequest { key: "a".into(), ..WatchRequest::default() }).await.unwrap();

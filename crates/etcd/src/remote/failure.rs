@@ -170,6 +170,5 @@ mod tests {
         assert_eq!(of(Code::Unavailable, "etcdserver: leader changed"), "unknown");
         assert_eq!(of(Code::Unknown, "transport error"), "unknown");
         assert_eq!(of(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded"), "refused");
-        assert_eq!(Status::new(Code::Unknown, "x").source().map(ToString::to_string), None);
     }
 }
