@@ -183,6 +183,8 @@ pub(crate) struct Driver {
     lessor: Lessor,
     /// This member decides when leases end: the term in which it does.
     lessor_term: Option<u64>,
+    /// Since when it does.
+    led_since: Duration,
     compactor: Compactor,
     space: Space,
     outbox: Vec<Output>,
@@ -238,6 +240,7 @@ impl Driver {
             member,
             lessor: Lessor::default(),
             lessor_term: None,
+            led_since: now,
             compactor,
             space: Space::default(),
             outbox: vec![Output::HoldReserve],

@@ -24,6 +24,12 @@ fn a_cluster_survives_all_faults_at_once() {
     all_pass(0..1200, run);
 }
 
+/// Seeds that found something: two voters, both to be removed, handed leadership over to each other without end (104366).
+#[test]
+fn what_was_found_once_is_not_found_again() {
+    all_pass(104_366..104_367, run);
+}
+
 /// Each of three disks at 800 ms, at 5 s, and stuck for ever.
 #[test]
 fn one_slow_disk_of_three_is_not_noticed() {

@@ -132,7 +132,7 @@ impl Driver {
         }
         let term = self.member.is_ready_leader().then(|| self.member.term());
         if term != self.lessor_term {
-            self.lessor_term = term;
+            (self.lessor_term, self.led_since) = (term, now);
             self.begin_lessor(now);
         }
     }

@@ -31,6 +31,9 @@ pub(crate) const NO_LEADER_MAX: Duration = Duration::from_secs(7);
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// A leader that has not answered for so long is told again: the frame may be lost.
 const REPEAT: Duration = Duration::from_millis(500);
+/// Who leads and is to be removed leads for so long before it hands over. Whatever else is asked for arrives meanwhile, such as the
+/// removal of the next one: two who are to be removed would hand over to each other for ever.
+const STAY: Duration = Duration::from_secs(1);
 /// Entries that travel to the leader in one frame, in bytes; one at least.
 const FRAME_BYTES: usize = 1 << 20;
 /// Proposals of others that are held while leadership is being handed over.
@@ -327,10 +330,8 @@ impl Driver {
         }
         let voters = self.machine.state().cluster.voters();
         let me = self.identity.member;
-        let is_leaving = matches!(change, MemberChange::Remove { id } if *id == me) && voters.len() > 1;
-        let unless_leaving = |admission| if is_leaving { Admission::AfterHandover } else { admission };
         if self.member.has_pending_change() || self.member.is_transferring() {
-            return Ok(unless_leaving(Admission::Later));
+            return Ok(Admission::Later);
         }
         let progress = self.member.progress();
         // This member counts as active.
@@ -356,7 +357,14 @@ impl Driver {
             }
             _ => {}
         }
-        Ok(unless_leaving(Admission::Append))
+        let is_leaving = matches!(change, MemberChange::Remove { id } if *id == me) && voters.len() > 1;
+        Ok(if !is_leaving {
+            Admission::Append
+        } else if self.clock.monotonic().saturating_sub(self.led_since) >= STAY {
+            Admission::AfterHandover
+        } else {
+            Admission::Later
+        })
     }
 
     /// The leader has refused a proposal of this member.
