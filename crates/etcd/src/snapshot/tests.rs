@@ -55,3 +55,29 @@ fn a_snapshot_of_etcd_is_read() {
     // The newest revision deleted a key.
     assert_eq!((found.revision, found.keys.iter().map(|kv| kv.mod_revision).max()), (10, Some(8)));
 }
+
+/// Each was saved from an etcd of that version after keys had been put, rewritten, leased and deleted, and half of the history compacted.
+#[test]
+fn snapshots_of_older_etcds_are_read() {
+    let files: [(&str, &[u8]); 3] = [
+        ("3.4.23", include_bytes!("../../tests/etcd-3.4.snapshot")),
+        ("3.5.21", include_bytes!("../../tests/etcd-3.5.snapshot")),
+        ("3.6.5", include_bytes!("../../tests/etcd-3.6.snapshot")),
+    ];
+    for (version, file) in files {
+        let found = sorted(read_snapshot(Cursor::new(file)).unwrap());
+        let get = |key: &str| found.keys.iter().find(|kv| kv.key == key);
+        assert_eq!(
+            **get("/registry/rewritten").unwrap(),
+            *kv("/registry/rewritten", "second", (42, 43, 2), 0),
+            "{version}"
+        );
+        assert_eq!(
+            (get("/registry/deleted"), get("/registry/large").unwrap().value.len()),
+            (None, 20_000),
+            "{version}"
+        );
+        assert_eq!(found.leases, [(get("/registry/leased").unwrap().lease, 3600)], "{version}");
+        assert_eq!((found.revision, found.keys.len()), (47, 43), "{version}");
+    }
+}
