@@ -84,23 +84,31 @@ fn found(disk: &dyn Disk, config: &Config, recovered: &mut Recovered) -> Result<
     Ok(())
 }
 
-/// How far the log is committed for sure. Where nobody else votes, everything that is on this disk is.
+/// How far the log is committed for sure. Where nobody else votes, everything that is on this disk is. So is the entry that takes
+/// out the other one of two voters: nothing is committed without this member, and whoever was told of it is gone and
+/// elects nobody.
 fn committed(recovered: &Recovered) -> u64 {
+    let me = recovered.identity.member;
     let last = recovered.entries.last().map_or(recovered.state.index, |entry| entry.index);
     let known = recovered.vitals.commit.clamp(recovered.state.index, last);
     let mut cluster = recovered.state.cluster.clone();
     let mut committed = known;
     for entry in &recovered.entries {
-        if entry.index > known && !cluster.is_sole_voter(recovered.identity.member) {
-            break;
-        }
-        committed = committed.max(entry.index);
+        let was_one_of_two = cluster.voters().len() == 2 && cluster.voters().contains(&me);
+        let mut is_certain = entry.index <= known || cluster.is_sole_voter(me);
         if let Some(change) = conf_change_of(entry) {
             // One that was refused is refused again.
             cluster.apply(&change).ok();
+            is_certain |= was_one_of_two && cluster.is_sole_voter(me);
+            if !is_certain {
+                break;
+            }
+        }
+        if is_certain {
+            committed = committed.max(entry.index);
         }
     }
-    if recovered.entries.is_empty() { known } else { committed }
+    committed
 }
 
 fn failed(operation: &'static str, file: &str, source: std::io::Error) -> OpenError {

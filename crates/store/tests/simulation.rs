@@ -24,10 +24,12 @@ fn a_cluster_survives_all_faults_at_once() {
     all_pass(0..1200, run);
 }
 
-/// Seeds that found something: two voters, both to be removed, handed leadership over to each other without end (104366).
+/// Seeds that found something. 104366: two voters, both to be removed, handed leadership over to each other without end. 105977: a
+/// leader that had removed the only other voter lost power and waited for that one's vote.
 #[test]
 fn what_was_found_once_is_not_found_again() {
     all_pass(104_366..104_367, run);
+    all_pass(105_977..105_978, run);
 }
 
 /// Each of three disks at 800 ms, at 5 s, and stuck for ever.

@@ -33,6 +33,8 @@ pub(super) enum Event {
     Snapshot {
         to: u64,
         from: u64,
+        /// The sender's.
+        life: u64,
         header: Bytes,
         body: Vec<u8>,
     },
@@ -156,7 +158,7 @@ impl World {
                     None => Ok(()),
                 }
             }
-            Event::Snapshot { to, from, header, body } => self.snapshot(to, from, &header, &body),
+            Event::Snapshot { to, from, life, header, body } => self.snapshot(to, (from, life), &header, &body),
             Event::Written { node, life } => self.written(node, life),
             Event::Checkpoint { node, life } => self.checkpoint(node, life),
             Event::DiskHeals { node } => {
@@ -270,7 +272,7 @@ impl World {
                     if self.faults.is_lossy() {
                         rot::spoil(&mut body, &mut self.faults.rng);
                     }
-                    self.schedule(delay * 20, Event::Snapshot { to, from, header, body });
+                    self.schedule(delay * 20, Event::Snapshot { to, from, life, header, body });
                 } else {
                     self.tell(id, Message::SnapshotSent { to, ok: false });
                 }
@@ -305,6 +307,15 @@ impl World {
         self.pump(id)
     }
 
+    /// What a process tells itself: it is there when the process goes on, however long that was stopped.
+    fn report(&mut self, (id, life): (u64, u64), message: Message) -> Result<(), String> {
+        let node = self.nodes.get_mut(&id).filter(|node| node.life == life);
+        if let Some(running) = node.and_then(|node| node.running.as_mut()) {
+            running.driver.handle(message);
+        }
+        self.pump(id)
+    }
+
     fn checkpoint(&mut self, id: u64, life: u64) -> Result<(), String> {
         let Some(node) = self.nodes.get_mut(&id).filter(|node| node.life == life) else { return Ok(()) };
         let identity = node.identity();
@@ -314,17 +325,17 @@ impl World {
             Ok(bytes) => CheckpointReport::Written { index: job.state.index, bytes, took: Duration::ZERO },
             Err(error) => CheckpointReport::Failed { reason: error.to_string() },
         };
-        self.deliver(id, Message::Checkpoint(report))
+        self.report((id, life), Message::Checkpoint(report))
     }
 
-    fn snapshot(&mut self, to: u64, from: u64, header: &[u8], mut body: &[u8]) -> Result<(), String> {
+    fn snapshot(&mut self, to: u64, (from, life): (u64, u64), header: &[u8], mut body: &[u8]) -> Result<(), String> {
         let now = self.now();
         let node = self.nodes.get_mut(&to).filter(|node| node.paused_until <= now && node.sync != Duration::MAX);
         let mut ok = false;
         if let Some(node) = node {
             let identity = node.identity();
             let Some(running) = node.running.as_mut() else {
-                return self.deliver(from, Message::SnapshotSent { to, ok });
+                return self.report((from, life), Message::SnapshotSent { to, ok });
             };
             running.snapshots += 1;
             if let Ok(incoming) = receive(&node.disk, (identity, from), running.snapshots, header, &mut body) {
@@ -333,7 +344,7 @@ impl World {
                 self.deliver(to, Message::Snapshot(incoming))?;
             }
         }
-        self.deliver(from, Message::SnapshotSent { to, ok })
+        self.report((from, life), Message::SnapshotSent { to, ok })
     }
 
     /// What a member shows to its clients.
