@@ -5,6 +5,8 @@
 //! Invariant: a step is idempotent: running it on its own result changes nothing, since a write that loses a race runs
 //! through all of them again.
 //!
+//! Not here: ResourceQuota, the last of upstream's steps. It charges in the same transaction as the write: see `quotas`.
+//!
 //! Reading order: [`default_plugins`], then one file a step.
 
 pub mod limit_ranger;

@@ -10,7 +10,7 @@
 //! an answered write is visible to every later read of this server.
 //!
 //! Reading order: [`config`], [`chain`], [`reader`], [`error`], [`body`]; [`server`], [`request`], [`negotiate`]; [`registry`],
-//! [`stored`], [`cache`]; [`rest`], [`encode`]; [`streams`], [`listener`], [`upkeep`], [`masters`], [`join`];
+//! [`stored`], [`cache`]; [`rest`], [`services`], [`quotas`], [`encode`]; [`streams`], [`listener`], [`upkeep`], [`masters`], [`join`];
 //! then the security side: [`pki`], [`authn`], [`authz`], [`rbac`],
 //! [`admission`], [`encryption`], [`audit`], put together in [`security`].
 
@@ -37,6 +37,7 @@ pub mod openapi;
 pub mod paths;
 pub mod pki;
 pub mod policy;
+pub mod quotas;
 pub mod rbac;
 pub mod reader;
 pub mod registry;

@@ -33,6 +33,7 @@ use crate::encode::value_bytes;
 use crate::error::ApiError;
 use crate::masters::Masters;
 use crate::negotiate::{self, Media, Offers, Representation};
+use crate::quotas::Quotas;
 use crate::reader::Reader;
 use crate::registry::Registry;
 use crate::request::{Query, RequestInfo, parse_request};
@@ -47,6 +48,7 @@ pub struct Core {
     pub config: ApiServerConfig,
     pub registry: Arc<Registry>,
     pub services: ServiceNumbers,
+    pub quotas: Quotas,
     pub masters: Masters,
     /// Becomes true when watches and idle connections have to end.
     pub stopping: watch::Sender<bool>,
@@ -73,6 +75,7 @@ impl ApiServer {
             config,
             registry,
             services,
+            quotas: Quotas::default(),
             masters,
             stopping: watch::Sender::new(false),
             ready: AtomicBool::new(false),

@@ -13,8 +13,8 @@ use base::{Clock, Rng, SeededRng};
 use futures::future::BoxFuture;
 use kube::Client;
 use reconcile::{
-    Controller, Event, EventKind, Expectations, Failure, Input, Key, Object, Observed, Plan, Registrar, View, Watches,
-    Write,
+    Change, Controller, Event, EventKind, Expectations, Failure, Input, Key, Object, Observed, Plan, Registrar, View,
+    Watches, Write,
 };
 use tokio::task::JoinSet;
 
@@ -98,7 +98,7 @@ struct Wiring<'a> {
 type Attach = Box<dyn FnOnce(&Arc<View>, &Arc<Wakeups>, &Arc<dyn Clock>)>;
 
 impl Watches for Wiring<'_> {
-    fn watch<K: Object>(&mut self, keys: fn(&K, &View) -> Vec<Key>) {
+    fn watch_changes<K: Object>(&mut self, keys: impl Fn(&Change<K>, &View) -> Vec<Key> + Send + Sync + 'static) {
         let informer = self.runner.informers.of::<K>();
         self.view.add(informer.cache().clone());
         let source = informer.clone();
@@ -106,10 +106,7 @@ impl Watches for Wiring<'_> {
             let progressed = wakeups.clone();
             source.on_progress(move || progressed.wake_unseen());
             let (view, wakeups) = (view.clone(), wakeups.clone());
-            source.on_change(move |change| {
-                let woken = change.states().flat_map(|object| keys(object, &view));
-                wakeups.add_all(woken);
-            });
+            source.on_change(move |change| wakeups.add_all(keys(change, &view)));
         }));
         self.synced.push(Box::pin(async move { informer.synced().await }));
     }

@@ -8,6 +8,7 @@
 //!     stateful     StatefulSet -> pods, claims
 //!     endpoints    Services and pods -> EndpointSlices, Endpoints
 //!     nodes        health, taints, evictions, pods of lost nodes, pod CIDRs
+//!     quotas       what a namespace holds -> the usage of its ResourceQuotas
 //!     garbage      owner references -> deletions
 //!     namespaces   a namespace's end -> deletions of its content
 //!     service_accounts, root_ca      what every namespace has
@@ -27,6 +28,7 @@ pub mod namespaces;
 pub mod nodes;
 mod numbers;
 pub mod pods;
+pub mod quotas;
 pub mod registry;
 pub mod replicas;
 pub mod revisions;

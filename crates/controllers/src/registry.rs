@@ -14,6 +14,7 @@ use crate::nodes::cidr::{CidrRange, NodeCidrController};
 use crate::nodes::eviction::TaintEvictionController;
 use crate::nodes::health::NodeHealthController;
 use crate::nodes::pod_gc::PodGarbageCollector;
+use crate::quotas::ResourceQuotaController;
 use crate::replicas::ReplicaController;
 use crate::root_ca::RootCaPublisher;
 use crate::service_accounts::ServiceAccountController;
@@ -43,6 +44,7 @@ pub fn register_all<R: Registrar>(registrar: &mut R, settings: &Settings) {
     registrar.register(NodeHealthController);
     registrar.register(TaintEvictionController);
     registrar.register(PodGarbageCollector);
+    registrar.register(ResourceQuotaController);
     registrar.register(NamespaceController);
     registrar.register(GarbageCollector);
 }

@@ -11,7 +11,9 @@ use client::{Informer, Informers, Observed, Runner, WatchConfig};
 use controllers::nodes::cidr::CidrRange;
 use controllers::registry::{Settings, register_all};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Event, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Event, Namespace, Node, Pod, ResourceQuota, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
@@ -201,5 +203,47 @@ async fn an_application_lives_and_its_namespace_dies() {
     pods.synced().await;
     until(&pods, "the content's end", <[_]>::is_empty).await;
     kubelet.abort();
+    cluster.running.abort();
+}
+
+/// Waits until the only quota shows this as used.
+async fn until_used(quotas: &Informer<ResourceQuota>, what: &str, expect: Value) {
+    until(quotas, what, |all| {
+        let status = all.first().and_then(|quota| quota.status.as_ref());
+        status.is_some_and(|status| serde_json::to_value(&status.used).unwrap() == expect)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_follows_what_its_namespace_holds() {
+    let cluster = start().await;
+    let client = cluster.client.clone();
+    let create = PostParams::default();
+    a_namespace_gets_its_own(&client).await;
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), "ns");
+    let map = |name: &str| object::<ConfigMap>(json!({ "metadata": { "name": name } }));
+    maps.create(&create, &map("early")).await.unwrap();
+    let quotas_seen = informer::<ResourceQuota>(&client);
+    let hard = json!({ "configmaps": "3", "pods": "1" });
+    let quota = object(json!({ "metadata": { "name": "q" }, "spec": { "hard": hard } }));
+    Api::<ResourceQuota>::namespaced(client.clone(), "ns").create(&create, &quota).await.unwrap();
+    // The certificates' ConfigMap is there, too.
+    until_used(&quotas_seen, "the first count", json!({ "configmaps": "2", "pods": "0" })).await;
+
+    maps.create(&create, &map("late")).await.unwrap();
+    let refused = maps.create(&create, &map("more")).await.unwrap_err().to_string();
+    assert!(refused.contains("exceeded quota: q, requested: configmaps=1, used: configmaps=3, limited: configmaps=3"));
+    let pods = Api::<Pod>::namespaced(client.clone(), "ns");
+    let pod = object(json!({ "metadata": { "name": "p" }, "spec": { "containers": [{ "name": "c", "image": "i" }] } }));
+    pods.create(&create, &pod).await.unwrap();
+    until_used(&quotas_seen, "both charges", json!({ "configmaps": "3", "pods": "1" })).await;
+
+    maps.delete("late", &DeleteParams::default()).await.unwrap();
+    until_used(&quotas_seen, "a ConfigMap's end", json!({ "configmaps": "2", "pods": "1" })).await;
+    let done = json!({ "status": { "phase": "Succeeded" } });
+    pods.patch_status("p", &PatchParams::default(), &Patch::Strategic(done)).await.unwrap();
+    until_used(&quotas_seen, "a Pod's end", json!({ "configmaps": "2", "pods": "0" })).await;
+    maps.create(&create, &map("more")).await.unwrap();
     cluster.running.abort();
 }

@@ -268,6 +268,10 @@ impl View {
         self.cache::<K>()?.get(namespace, name)
     }
 
+    pub fn get_key<K: Object>(&self, key: &Key) -> Option<Arc<K>> {
+        self.cache::<K>()?.get_key(key)
+    }
+
     pub fn list<K: Object>(&self) -> Vec<Arc<K>> {
         self.cache::<K>().map(Cache::list).unwrap_or_default()
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::cache::View;
+use crate::cache::{Change, View};
 use crate::graph::{Graph, GraphChange};
 use crate::object::{Key, Object, ResourceId};
 use crate::plan::{Observed, Plan};
@@ -38,7 +38,14 @@ pub trait Controller: Send + Sync + 'static {
 /// Receives the kinds that a controller watches.
 pub trait Watches {
     /// `keys` is called for the old and the new state of every object that changes.
-    fn watch<K: Object>(&mut self, keys: fn(&K, &View) -> Vec<Key>);
+    fn watch<K: Object>(&mut self, keys: fn(&K, &View) -> Vec<Key>) {
+        self.watch_changes(move |change: &Change<K>, view| {
+            change.states().flat_map(|object| keys(object, view)).collect()
+        });
+    }
+
+    /// `keys` is called for every change: for kinds that change often in ways that concern nobody.
+    fn watch_changes<K: Object>(&mut self, keys: impl Fn(&Change<K>, &View) -> Vec<Key> + Send + Sync + 'static);
 
     /// Watches the metadata of every object of every kind; the view then has a graph.
     fn watch_everything(&mut self, keys: fn(&GraphChange, &Graph) -> Vec<Key>);

@@ -85,6 +85,13 @@ pub struct Discovery {
     pub failures: Vec<(String, String)>,
 }
 
+impl Discovery {
+    /// The resource of this name, in whichever version is watched.
+    pub fn find(&self, group: &str, plural: &str) -> Option<&Served> {
+        self.served.iter().find(|served| served.resource.group == group && served.resource.plural == plural)
+    }
+}
+
 /// See the module's text. Changes of it are [`Change<Node>`]s.
 #[derive(Debug, Default)]
 pub struct Graph {
@@ -123,6 +130,15 @@ impl Graph {
         let state = self.read();
         let uids = state.dependents.get(uid).into_iter().flatten();
         uids.filter_map(|uid| state.nodes.get(uid).cloned()).collect()
+    }
+
+    /// The objects of one resource in a namespace, by name.
+    pub fn list_in(&self, resource: &ResourceId, namespace: &str) -> Vec<Arc<Node>> {
+        let state = self.read();
+        let from = (resource.clone(), Key::new(namespace, ""));
+        let all = state.uids.range(from..);
+        let own = all.take_while(|((of, key), _)| of == resource && key.namespace == namespace);
+        own.filter_map(|(_, uid)| state.nodes.get(uid).cloned()).collect()
     }
 
     pub fn contents(&self, namespace: &str) -> Vec<Arc<Node>> {

@@ -228,11 +228,14 @@ struct Wiring {
 }
 
 impl Watches for Wiring {
-    fn watch<K: Object>(&mut self, keys: fn(&K, &View) -> Vec<Key>) {
+    fn watch_changes<K: Object>(&mut self, keys: impl Fn(&Change<K>, &View) -> Vec<Key> + Send + Sync + 'static) {
         let cache = Arc::new(Cache::<K>::default());
         self.view.add(cache.clone());
         self.refreshers.push(Box::new(move |world| drop(cache.replace(world.list::<K>()))));
-        self.waking.push(Box::new(move |view| view.list::<K>().iter().flat_map(|object| keys(object, view)).collect()));
+        self.waking.push(Box::new(move |view| {
+            let changes = view.list::<K>().into_iter().map(|new| Change::Applied { old: None, new });
+            changes.flat_map(|change| keys(&change, view)).collect()
+        }));
     }
 
     fn watch_everything(&mut self, keys: fn(&GraphChange, &Graph) -> Vec<Key>) {

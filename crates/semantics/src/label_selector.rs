@@ -19,7 +19,7 @@ pub fn is_empty(selector: &LabelSelector) -> bool {
         && selector.match_expressions.as_ref().is_none_or(Vec::is_empty)
 }
 
-fn holds(requirement: &LabelSelectorRequirement, labels: &BTreeMap<String, String>) -> bool {
+pub(crate) fn holds(requirement: &LabelSelectorRequirement, labels: &BTreeMap<String, String>) -> bool {
     let values = requirement.values.as_deref().unwrap_or_default();
     let found = labels.get(&requirement.key);
     match requirement.operator.as_str() {

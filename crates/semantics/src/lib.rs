@@ -26,6 +26,7 @@ pub mod pod;
 pub mod pod_template_hash;
 pub mod printed;
 pub mod qos;
+pub mod quota;
 pub mod resources;
 pub mod semantic_eq;
 pub mod strategy;

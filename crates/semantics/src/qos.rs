@@ -39,7 +39,8 @@ pub fn qos_class(spec: &PodSpec) -> QosClass {
     unanimous(all_containers(spec).map(|c| class_of(c.resources.as_ref().unwrap_or(&empty))))
 }
 
-fn sets_pod_level(resources: &ResourceRequirements) -> bool {
+/// True if something is requested or limited for the whole pod.
+pub(crate) fn sets_pod_level(resources: &ResourceRequirements) -> bool {
     resources.requests.iter().chain(&resources.limits).flatten().any(|(name, _)| is_pod_level_resource(name))
 }
 

@@ -1,4 +1,5 @@
-//! Writing one object: compare-and-set on its revision, answered when the caches hold the result.
+//! Writing one object, with others in the same transaction where they must change together: compare-and-set on their
+//! revisions, answered when the caches hold the result.
 //!
 //! Input: a resource, a key, the revision that the write is based on, the new value. Output: the new entry, or that
 //! somebody else was faster. Invariants: nothing is written when the stored bytes would not change; the value that is stored
@@ -40,13 +41,22 @@ pub struct PutRequest<'a> {
     /// Written only if nothing of the resource is newer than this revision, else it counts as outdated: for what depends on
     /// all of its objects.
     pub newest: Option<i64>,
+    /// Written with it or, if one of them is no longer as its base says, neither.
+    pub beside: Vec<Beside>,
     pub dry_run: bool,
 }
 
+/// A new value of another object, written together with a [`PutRequest`]'s.
+pub struct Beside {
+    pub resource: Arc<Resource>,
+    pub base: Arc<Entry>,
+    pub value: Value,
+}
+
 impl Registry {
-    /// Writes an object if it is still as `base` says.
+    /// Writes an object if it is still as `base` says, and so are those beside it.
     pub async fn put(&self, request: PutRequest<'_>) -> Result<Committed, ApiError> {
-        let PutRequest { resource, key, base, value, ttl, newest, dry_run } = request;
+        let PutRequest { resource, key, base, value, ttl, newest, beside, dry_run } = request;
         let encoded = encode(resource, &key, value)?;
         if let Some(base) = base
             && base.form == encoded.form
@@ -69,7 +79,13 @@ impl Registry {
         let put = Put { key: key.clone(), value: encoded.stored.clone(), lease, ..Put::default() };
         let mut compares = vec![Compare::mod_revision_is(key.clone(), expected)];
         compares.extend(newest.map(|newest| nothing_newer(&resource.source.prefix, newest)));
-        let txn = Txn { compares, success: vec![Op::Put(put)], failure: Vec::new() };
+        let mut success = vec![Op::Put(put)];
+        for Beside { resource, base, value } in beside {
+            let value = encode(&resource, &base.key, value)?.stored;
+            compares.push(Compare::mod_revision_is(base.key.clone(), base.revision));
+            success.push(Op::Put(Put { key: base.key.clone(), value, ..Put::default() }));
+        }
+        let txn = Txn { compares, success, failure: Vec::new() };
         let response = match self.kv.txn(txn).await {
             Ok(response) => response,
             Err(error) => {

@@ -1,7 +1,8 @@
 //! Create: decode, default, fill metadata, admit, validate, write.
 //!
-//! Invariants: a generated name that is taken is drawn again (and so is a number of a Service that another server gave away), a given one is an AlreadyExists; nothing of an object that fails
-//! any step reaches the store.
+//! Invariants: a generated name that is taken is drawn again (and so is a number of a Service that another server gave away, or
+//! a quota that it charged read again), a given one is an AlreadyExists; nothing of an object that fails any step reaches the
+//! store.
 
 use std::sync::Arc;
 
@@ -21,6 +22,9 @@ use crate::stored::decode_entry;
 
 /// Draws of a generated name before giving up; upstream draws as often.
 const NAME_DRAWS: usize = 8;
+
+/// Attempts while other servers are faster with objects that this one depends on (Services, quotas).
+const ATTEMPTS: usize = 30;
 
 pub async fn create(call: &Call, request_body: Body) -> Result<Response<Body>, ApiError> {
     call.output(false)?;
@@ -45,7 +49,8 @@ pub async fn create_object(
         return Err(ApiError::new(500, "", "resourceVersion should not be set on objects to be created"));
     }
     default(call, &mut object)?;
-    for _ in 0..NAME_DRAWS {
+    let mut draws = 0;
+    for _ in 0..ATTEMPTS {
         match attempt(call, object.clone(), dry_run, tracked).await? {
             Ok(entry) => return Ok(entry),
             Err(name) if call.resource.cache.get(&call.key(&name)).is_none() => {
@@ -54,17 +59,22 @@ pub async fn create_object(
                     "another server was faster with an object that this one depends on; trying again"
                 );
             }
-            Err(name) if generated => tracing::debug!(name, "a generated name is taken; drawing again"),
-            Err(name) => return Err(taken(call, &name)),
+            Err(name) if !generated => return Err(taken(call, &name)),
+            Err(_) if draws + 1 == NAME_DRAWS => return Err(no_free_name(call, &object)),
+            Err(name) => {
+                draws += 1;
+                tracing::debug!(name, "a generated name is taken; drawing again");
+            }
         }
     }
-    if given_name {
-        return Err(ApiError::timeout("too many other objects of the kind were written meanwhile; try again", 1));
-    }
+    Err(ApiError::timeout("too many objects that this one depends on were written meanwhile; try again", 1))
+}
+
+fn no_free_name(call: &Call, object: &Value) -> ApiError {
     let prefix = object["metadata"]["generateName"].as_str().unwrap_or_default();
     let mut error = ApiError::already_exists(&call.resource.group, &call.resource.plural, prefix);
     error.message.push_str(", the server was not able to generate a unique name for the object");
-    Err(error)
+    error
 }
 
 /// The name is another object's; the client is told if that one is about to go.
@@ -125,6 +135,7 @@ async fn attempt(
     call.warnings.add(warnings);
     request.object = Some(object);
     call.validate(&request).await?;
+    let mut charged = call.core.quotas.charge(call.registry(), &request).await?;
     let value = request.object.take().unwrap_or_default();
     let committed = call
         .registry()
@@ -135,10 +146,11 @@ async fn attempt(
             value,
             ttl: admit::time_to_live(call),
             newest: allocation.as_ref().map(|allocation| allocation.newest),
+            beside: std::mem::take(&mut charged.quotas),
             dry_run,
         })
         .await?;
-    drop(allocation);
+    drop((allocation, charged));
     Ok(match committed {
         Committed::Done(entry) => Ok(entry),
         Committed::Outdated => Err(name),

@@ -215,6 +215,7 @@ async fn execute(
         value: *value,
         ttl: None,
         newest: None,
+        beside: Vec::new(),
         dry_run: asked.dry_run,
     };
     let mut last = base.clone();

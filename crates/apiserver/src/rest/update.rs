@@ -154,6 +154,7 @@ async fn attempt(
     call.warnings.add(warnings);
     request.object = Some(object);
     call.validate(&request).await?;
+    let mut charged = call.core.quotas.charge(call.registry(), &request).await?;
     let value = request.object.take().unwrap_or_default();
     let committed = if deletes(call, &value, old) {
         remove_emptied(call, base, value, change.dry_run).await
@@ -165,11 +166,12 @@ async fn attempt(
             value,
             ttl: admit::time_to_live(call),
             newest: allocation.as_ref().map(|allocation| allocation.newest),
+            beside: std::mem::take(&mut charged.quotas),
             dry_run: change.dry_run,
         };
         call.registry().put(put).await
     };
-    drop(allocation);
+    drop((allocation, charged));
     committed
 }
 

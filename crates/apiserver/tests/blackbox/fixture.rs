@@ -73,6 +73,15 @@ impl Fixture {
         Self { server, store, directory }
     }
 
+    /// Another server on the same store, as of another machine. Stop it at the end.
+    pub async fn another(&self) -> ApiServer {
+        let clock = Arc::new(SystemClock::new());
+        let rng = Box::new(SeededRng::new(8));
+        let server = ApiServer::new(ApiServerConfig::default(), self.store.clone(), clock, rng);
+        server.start().await.unwrap();
+        server
+    }
+
     /// A request with all its parts.
     pub async fn send(&self, method: &str, target: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
         let response =

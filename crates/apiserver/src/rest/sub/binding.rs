@@ -93,6 +93,7 @@ async fn bind_pod(call: &Call, (binding, dry_run): (Value, bool)) -> Result<Resp
             value: pod,
             ttl: None,
             newest: None,
+            beside: Vec::new(),
             dry_run,
         };
         if let Committed::Done(_) = call.registry().put(put).await? {
