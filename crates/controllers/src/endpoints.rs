@@ -1,9 +1,11 @@
-//! Where a Service's traffic goes: Services and pods -> EndpointSlices ([`slices`]) and Endpoints ([`legacy`]).
+//! Where a Service's traffic goes: Services and pods -> EndpointSlices ([`slices`]) and Endpoints ([`legacy`]); Endpoints that
+//! somebody made by hand -> EndpointSlices ([`mirroring`]).
 //!
-//! Shared here: which Services have endpoints, which pods are among them, and on which port a pod answers. Invariant: a
-//! Service without a selector is left alone; its endpoints are somebody else's.
+//! Shared here: which Services have endpoints, which pods are among them, and on which port a pod answers. Invariant: the
+//! Endpoints of a Service without a selector are left alone; they are somebody else's.
 
 pub mod legacy;
+pub mod mirroring;
 mod packing;
 pub mod slices;
 

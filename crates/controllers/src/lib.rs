@@ -6,7 +6,7 @@
 //!     deployment   Deployment -> ReplicaSets
 //!     daemons      DaemonSet -> pods
 //!     stateful     StatefulSet -> pods, claims
-//!     endpoints    Services and pods -> EndpointSlices, Endpoints
+//!     endpoints    Services and pods -> EndpointSlices, Endpoints; Endpoints made by hand -> EndpointSlices
 //!     nodes        health, taints, evictions, pods of lost nodes, pod CIDRs
 //!     quotas       what a namespace holds -> the usage of its ResourceQuotas
 //!     garbage      owner references -> deletions

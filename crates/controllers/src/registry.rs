@@ -7,6 +7,7 @@ use reconcile::Registrar;
 use crate::daemons::DaemonSetController;
 use crate::deployment::DeploymentController;
 use crate::endpoints::legacy::EndpointsController;
+use crate::endpoints::mirroring::EndpointSliceMirroringController;
 use crate::endpoints::slices::EndpointSliceController;
 use crate::garbage::GarbageCollector;
 use crate::namespaces::NamespaceController;
@@ -40,6 +41,7 @@ pub fn register_all<R: Registrar>(registrar: &mut R, settings: &Settings) {
     registrar.register(StatefulSetController);
     registrar.register(EndpointSliceController);
     registrar.register(EndpointsController);
+    registrar.register(EndpointSliceMirroringController);
     registrar.register(NodeCidrController::new(settings.pod_range));
     registrar.register(NodeHealthController);
     registrar.register(TaintEvictionController);

@@ -111,7 +111,8 @@ fn normal(endpoints: &Endpoints) -> (Vec<EndpointSubset>, Labels, Labels) {
     )
 }
 
-type PortKey = (String, i32, String, Option<String>);
+/// Name, number, protocol, application protocol.
+pub(super) type PortKey = (String, i32, String, Option<String>);
 
 /// Address, whether it is ready, and the ports that it offers -> subsets of addresses that offer the same.
 fn derive_subsets(service: &Service, spec: &ServiceSpec, input: &Input<'_>) -> Vec<EndpointSubset> {

@@ -21,8 +21,8 @@ use super::{
 };
 use crate::labels::Labels;
 
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
 const ZONE: &str = "topology.kubernetes.io/zone";
 
@@ -52,26 +52,27 @@ impl Controller for EndpointSliceController {
 }
 
 fn slice_keys(slice: &EndpointSlice, _: &View) -> Vec<Key> {
+    service_of(slice, MANAGER).into_iter().collect()
+}
+
+/// The Service that a slice of this manager belongs to.
+pub(super) fn service_of(slice: &EndpointSlice, manager: &str) -> Option<Key> {
     let label = |name: &str| slice.metadata.labels.as_ref().and_then(|labels| labels.get(name));
-    let ours = label(MANAGED_BY).is_some_and(|manager| manager == MANAGER);
-    let service = label(SERVICE_NAME).filter(|_| ours);
-    service
-        .map(|service| Key::new(slice.metadata.namespace.clone().unwrap_or_default(), service.clone()))
-        .into_iter()
-        .collect()
+    let service = label(SERVICE_NAME).filter(|_| label(MANAGED_BY).is_some_and(|found| found == manager))?;
+    Some(Key::new(slice.metadata.namespace.clone().unwrap_or_default(), service.clone()))
 }
 
 /// What the endpoints of one slice have in common.
 #[derive(Debug, Clone, PartialEq)]
-struct Group {
-    family: &'static str,
-    ports: Vec<EndpointPort>,
+pub(super) struct Group {
+    pub(super) family: &'static str,
+    pub(super) ports: Vec<EndpointPort>,
 }
 
 fn plan_slices(service: &Service, spec: &ServiceSpec, input: &Input<'_>) -> Plan {
     let mut plan = Plan::empty();
     let mut existing: Vec<Arc<EndpointSlice>> = input.view.list_in::<EndpointSlice>(&input.key.namespace);
-    existing.retain(|slice| slice_keys(slice, input.view).first() == Some(input.key));
+    existing.retain(|slice| service_of(slice, MANAGER).as_ref() == Some(input.key));
     let groups = derive_groups(service, spec, input.view);
     let mut handled: BTreeSet<String> = BTreeSet::new();
     for (group, endpoints) in &groups {
@@ -147,7 +148,7 @@ fn derive_groups(service: &Service, spec: &ServiceSpec, view: &View) -> Vec<(Gro
     groups
 }
 
-fn group_of(slice: &EndpointSlice) -> Option<Group> {
+pub(super) fn group_of(slice: &EndpointSlice) -> Option<Group> {
     let family = [Family::IPv4, Family::IPv6].into_iter().find(|family| family.name() == slice.address_type)?;
     let mut ports = slice.ports.clone().unwrap_or_default();
     for port in &mut ports {
@@ -171,7 +172,7 @@ fn derive_ports(pod: &Pod, spec: &ServiceSpec) -> Vec<EndpointPort> {
     ports
 }
 
-fn sort_ports(ports: &mut [EndpointPort]) {
+pub(super) fn sort_ports(ports: &mut [EndpointPort]) {
     ports.sort_by(|a, b| (&a.name, a.port, &a.protocol).cmp(&(&b.name, b.port, &b.protocol)));
 }
 
