@@ -6,7 +6,8 @@ use serde_json::json;
 use super::node::validate_list;
 use crate::field::{Errors, Path};
 use crate::names::{qualified_name, subdomain_name};
-use crate::resources::round_up;
+use crate::quota::Source;
+use crate::resources::{ResourceList, round_up};
 use crate::strategy::{Shape, Write};
 use crate::typed::Rules;
 
@@ -56,17 +57,35 @@ impl Rules for ResourceQuotaRules {
 fn validate(object: &ResourceQuota, errors: &mut Errors) {
     if let Some(spec) = &object.spec {
         let path = Path::root("spec");
-        for name in spec.hard.iter().flat_map(|hard| hard.keys()) {
-            errors.invalid_each(&path.child("hard").key(name), name, qualified_name(name));
-        }
-        validate_list(&spec.hard, &path.child("hard"), errors);
+        validate_amounts(&spec.hard, &path.child("hard"), errors);
         validate_scopes(spec, &path, errors);
         validate_selector(spec, &path, errors);
     }
     if let Some(status) = &object.status {
-        validate_list(&status.hard, &Path::root("status").child("hard"), errors);
-        validate_list(&status.used, &Path::root("status").child("used"), errors);
+        validate_amounts(&status.hard, &Path::root("status").child("hard"), errors);
+        validate_amounts(&status.used, &Path::root("status").child("used"), errors);
     }
+}
+
+fn validate_amounts(list: &Option<ResourceList>, path: &Path, errors: &mut Errors) {
+    for name in list.iter().flat_map(|list| list.keys()) {
+        validate_name(name, &path.key(name), errors);
+    }
+    validate_list(list, path, errors);
+}
+
+/// A name without a domain is one that quotas know; what comes under a domain may be known to somebody else.
+fn validate_name(name: &str, path: &Path, errors: &mut Errors) {
+    let problems = qualified_name(name);
+    let is_qualified = problems.is_empty();
+    errors.invalid_each(path, name, problems);
+    if name.contains('/') || Source::of_name(name).is_some() {
+        return;
+    }
+    if is_qualified && name != "storage" {
+        errors.invalid(path.clone(), name, "must be a standard resource type or fully qualified");
+    }
+    errors.invalid(path.clone(), name, "must be a standard resource for quota");
 }
 
 fn validate_scopes(spec: &ResourceQuotaSpec, path: &Path, errors: &mut Errors) {
@@ -109,5 +128,32 @@ fn validate_selector(spec: &ResourceQuotaSpec, path: &Path, errors: &mut Errors)
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
             _ => errors.invalid(path.child("operator"), operator, "not a valid selector operator"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::field::aggregate;
+    use serde_json::from_value;
+
+    fn check(name: &str, expect: &str) {
+        let mut errors = Errors::new();
+        validate(&from_value(json!({"spec": {"hard": {name: "1"}}})).unwrap(), &mut errors);
+        assert_eq!(aggregate(&errors.into_vec()), expect, "{name}");
+    }
+
+    #[test]
+    fn names_without_a_domain_are_known() {
+        for name in ["pods", "requests.cpu", "hugepages-2Mi", "services.nodeports", "secrets", "count/pods", "a.b/c"] {
+            check(name, "");
+        }
+        let alien = |name: &str| {
+            let error = format!("spec.hard[{name}]: Invalid value: \"{name}\": must be a standard resource");
+            format!("[{error} type or fully qualified, {error} for quota]")
+        };
+        check("weird", &alien("weird"));
+        check("requests.pods", &alien("requests.pods"));
+        check("storage", "spec.hard[storage]: Invalid value: \"storage\": must be a standard resource for quota");
     }
 }
