@@ -16,6 +16,9 @@ use crate::membership::ENCRYPTION_FILE;
 /// Where the state is not our own store: the etcd, for `holdfast status` and others.
 const NOTE: &str = "datastore";
 
+/// In the directory of a store whose member was removed: it stays so when nobody is left who says it.
+const REMOVED_MARK: &str = "removed";
+
 const REMOVED: &str = "this server was removed from its cluster and its data is of no more use; `holdfast down` deletes it, then \
                        `holdfast server --join` joins anew";
 
@@ -101,7 +104,12 @@ impl Outside {
 /// An open store.
 #[derive(Clone)]
 pub enum Datastore {
-    Embedded { store: Arc<store::Store>, network: Arc<Network> },
+    Embedded {
+        store: Arc<store::Store>,
+        network: Arc<Network>,
+        /// The store's directory.
+        directory: PathBuf,
+    },
     Outside(Arc<RemoteStore>),
 }
 
@@ -116,23 +124,32 @@ impl Datastore {
     /// Resolves with the reason when this server can't go on and the process must end: its store can no longer write (a failed fsync,
     /// a lost disk), or the cluster has removed it. An etcd may always come back.
     pub async fn lost(&self) -> Arc<str> {
-        let Self::Embedded { store, network } = self else { return std::future::pending().await };
+        let Self::Embedded { store, network, directory } = self else { return std::future::pending().await };
         tokio::select! {
             reason = store.failed() => if !store.is_removed() {
                 return format!("the store failed: {reason}").into();
             },
             _ = network.expelled() => {}
         }
+        let mark = directory.join(REMOVED_MARK);
+        if let Err(error) = std::fs::write(&mark, REMOVED) {
+            tracing::warn!(%error, "cannot write {}", mark.display());
+        }
         REMOVED.into()
     }
 
     /// Every acknowledged write is durable already.
     pub fn close(&self) {
-        if let Self::Embedded { store, network } = self {
+        if let Self::Embedded { store, network, .. } = self {
             store.close();
             network.stop();
         }
     }
+}
+
+/// Why the store in this directory is not to be opened any more.
+pub fn removal(directory: &Path) -> Option<Arc<str>> {
+    directory.join(REMOVED_MARK).exists().then(|| REMOVED.into())
 }
 
 /// Leaves (or takes away) the note of an etcd.

@@ -9,7 +9,7 @@
 //! Invariant: components get a client and nothing else; each speaks as its own user, and RBAC decides what it may do.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -335,7 +335,11 @@ async fn open_own(
     if let Some(kept) = replacement::adopt(&settings.data_dir, clock.now().as_second())? {
         tracing::info!("the store is a restored one; the one before is kept in {}", kept.display());
     }
-    let store = Arc::new(open_store(settings, clock, &network)?);
+    let directory = settings.data_dir.join(replacement::STORE);
+    if let Some(reason) = datastore::removal(&directory) {
+        return Err(ServerError::Lost { reason });
+    }
+    let store = Arc::new(open_store(settings, &directory, clock, &network)?);
     if let Some(listener) = peer_listener {
         network.serve(listener, true);
     }
@@ -348,18 +352,19 @@ async fn open_own(
         }
         Ok::<_, ServerError>(())
     }));
-    Ok(Opened { datastore: Datastore::Embedded { store, network }, members: own.clone(), own: Some(own), identity })
+    let datastore = Datastore::Embedded { store, network, directory };
+    Ok(Opened { datastore, members: own.clone(), own: Some(own), identity })
 }
 
 /// A server that has joined waits, while its store is empty, for what the others send.
 fn open_store(
     settings: &ServerSettings,
+    directory: &Path,
     clock: Arc<dyn Clock>,
     network: &Arc<Network>,
 ) -> Result<store::Store, ServerError> {
-    let path = settings.data_dir.join(replacement::STORE);
-    let disk = store::RealDisk::new(&path)
-        .map_err(|source| ServerError::Directory { path: path.display().to_string(), source })?;
+    let disk = store::RealDisk::new(directory)
+        .map_err(|source| ServerError::Directory { path: directory.display().to_string(), source })?;
     // The API server compacts, by its own clock.
     let mut config = store::Config { compaction_interval: Duration::ZERO, ..store::Config::default() };
     if let Some(place) = join::read_place(&settings.data_dir) {
@@ -416,12 +421,12 @@ fn build_server(
         ..ApiServerConfig::default()
     };
     security.configure(&mut config);
-    if let (Datastore::Embedded { store, network }, Some(own)) = (&opened.datastore, &opened.own) {
+    if let (Datastore::Embedded { store, network, .. }, Some(own)) = (&opened.datastore, &opened.own) {
         let (store, network, data_dir) = (store.clone(), network.clone(), settings.data_dir.clone());
+        config.paths.push(Arc::new(StoreRoutes::new(own.clone(), network.clone(), data_dir.clone(), restart)));
         let figures = Arc::new(FigureRoutes { store, network, data_dir, clock: clock.clone() });
         config.metrics.push(figures.clone());
         config.paths.push(figures);
-        config.paths.push(Arc::new(StoreRoutes::new(own.clone(), settings.data_dir.clone(), restart)));
     }
     let gate = JoinGate::new(JoinGateParts {
         ca_pem: pki.cluster_ca().certificate_pem().to_owned(),

@@ -46,7 +46,10 @@ pub async fn connect(place: &PlaceArgs) -> Result<Client, Box<dyn std::error::Er
 /// How the administrator reaches the server of this machine.
 pub async fn admin_config(place: &PlaceArgs) -> Result<Config, kube::config::KubeconfigError> {
     let kubeconfig = Kubeconfig::read_from(up::admin_kubeconfig(&place.data_dir))?;
-    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    // Who waits for a command wants to read what the server says, not to wait minutes for another answer.
+    config.default_retry = false;
+    Ok(config)
 }
 
 /// What a command says when the server of this machine has not answered it; other errors as they are.

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
+use peers::Network;
 use store::{Kv as _, MemberChange, RangeRequest};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -28,10 +29,13 @@ pub const SNAPSHOT_PATH: &str = "/holdfast/store/snapshot";
 pub const ADOPT_PATH: &str = "/holdfast/store/adopt";
 /// For the agreement of the others.
 const AGREE_WITHIN: Duration = Duration::from_secs(7);
+/// For a server that is taken out to hear of it from this one. Who is down hears nothing, and finds another cluster when it is back.
+const TOLD_WITHIN: Duration = Duration::from_secs(3);
 
 /// Serves the two paths.
 pub struct StoreRoutes {
     membership: Arc<Membership>,
+    network: Arc<Network>,
     data_dir: PathBuf,
     /// Told that the process must restart.
     restart: CancellationToken,
@@ -39,8 +43,13 @@ pub struct StoreRoutes {
 }
 
 impl StoreRoutes {
-    pub fn new(membership: Arc<Membership>, data_dir: PathBuf, restart: CancellationToken) -> Self {
-        Self { membership, data_dir, restart, snapshots: Arc::new(Semaphore::new(1)) }
+    pub fn new(
+        membership: Arc<Membership>,
+        network: Arc<Network>,
+        data_dir: PathBuf,
+        restart: CancellationToken,
+    ) -> Self {
+        Self { membership, network, data_dir, restart, snapshots: Arc::new(Semaphore::new(1)) }
     }
 
     async fn snapshot(&self, stale: bool) -> Result<Response<Body>, (StatusCode, String)> {
@@ -78,10 +87,16 @@ impl StoreRoutes {
                 names.join(", ")
             )));
         }
-        for member in others {
+        for member in &others {
             // A majority has agreed to it, so those that are left out can't go on without us.
             let removed = self.membership.change(MemberChange::Remove { id: member.id }).await;
             removed.map_err(|error| refused(format!("{} cannot be taken out: {error}", member.name)))?;
+        }
+        let all_told = futures::future::join_all(others.iter().map(|member| self.network.told_of_removal(member.id)));
+        if tokio::time::timeout(TOLD_WITHIN, all_told).await.is_err() {
+            tracing::warn!(
+                "not all servers that were taken out have heard of it; they need empty data directories to join again"
+            );
         }
         self.restart.cancel();
         Ok(Response::new(full("restarting\n")))

@@ -83,6 +83,9 @@ async fn handle(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr, secur
         Err(verdict) => {
             write_verdict(&mut wire, &verdict).await?;
             wire.shutdown().await?;
+            if matches!(verdict, Verdict::Removed { .. }) {
+                shared.note_told(hello.from);
+            }
             let (Verdict::Refused { reason } | Verdict::Removed { reason }) = verdict else { return Ok(()) };
             return Err(PeerError::Refuses { from, reason });
         }

@@ -109,6 +109,7 @@ impl Network {
                 peers: ArcSwap::default(),
                 inbound: Arc::default(),
                 expelled: watch::Sender::new(None),
+                told: watch::Sender::default(),
                 stop: CancellationToken::new(),
             }),
         })
@@ -143,6 +144,14 @@ impl Network {
         match expelled.wait_for(Option::is_some).await {
             Ok(reason) => reason.clone().unwrap_or_default(),
             Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Resolves when `id`, which has been removed from the cluster, has asked for a connection and been told so.
+    pub async fn told_of_removal(&self, id: u64) {
+        let mut told = self.shared.told.subscribe();
+        if told.wait_for(|told| told.contains(&id)).await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 
@@ -208,6 +217,8 @@ pub(crate) struct Shared {
     peers: ArcSwap<BTreeMap<u64, Arc<Peer>>>,
     pub(crate) inbound: Arc<Inbound>,
     expelled: watch::Sender<Option<String>>,
+    /// Removed members that know it.
+    told: watch::Sender<BTreeSet<u64>>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -262,6 +273,12 @@ impl Shared {
     pub(crate) fn judge(&self, hello: &Hello, started: &Started) -> Verdict {
         let own = OwnIds { cluster: started.cluster, member: started.member, instance: self.instance };
         decide_verdict(hello, &own, &self.membership().removed)
+    }
+
+    pub(crate) fn note_told(&self, removed: u64) {
+        self.told.send_modify(|told| {
+            told.insert(removed);
+        });
     }
 
     /// A connection failed: tells the log, once a reason, and the store.

@@ -10,5 +10,6 @@ mod grows;
 mod load;
 mod machines;
 mod process;
+mod restores;
 mod server;
 mod servers;

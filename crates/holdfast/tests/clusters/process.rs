@@ -100,6 +100,13 @@ pub fn output_of(mut command: Command) -> String {
     String::from_utf8(stdout).unwrap()
 }
 
+/// What a command that must fail says.
+pub fn refusal_of(mut command: Command) -> String {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    assert!(!status.success(), "it succeeded: {}", String::from_utf8_lossy(&stdout));
+    String::from_utf8(stderr).unwrap()
+}
+
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

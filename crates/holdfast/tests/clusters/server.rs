@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -11,7 +11,7 @@ use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use crate::load::{Writer, Written};
-use crate::process::{Place, Running, eventually, free_port, holdfast, output_of};
+use crate::process::{Place, Running, eventually, free_port, holdfast, output_of, refusal_of};
 
 /// What is acknowledged before and after a server is harmed, by each of the others.
 const WRITES: usize = 40;
@@ -58,9 +58,7 @@ impl Server {
 
     /// What it says when it is started and can't run.
     pub fn refusal(&self, join: &[&str]) -> String {
-        let Output { status, stderr, .. } = self.command_to_start(join).output().unwrap();
-        assert!(!status.success(), "it ran");
-        String::from_utf8(stderr).unwrap()
+        refusal_of(self.command_to_start(join))
     }
 
     pub fn log(&self) -> String {
@@ -90,6 +88,22 @@ impl Server {
         let mut command = holdfast(&args[..1]);
         command.arg("--data-dir").arg(self.data()).args(&args[1..]);
         output_of(command)
+    }
+
+    /// `holdfast store ARGS` on this server's data; what it prints.
+    pub fn store(&self, args: &[&str]) -> String {
+        output_of(self.store_command(args))
+    }
+
+    /// What `holdfast store ARGS` says when it can't.
+    pub fn store_refusal(&self, args: &[&str]) -> String {
+        refusal_of(self.store_command(args))
+    }
+
+    fn store_command(&self, args: &[&str]) -> Command {
+        let mut command = holdfast(&["store"]);
+        command.args(args).arg("--data-dir").arg(self.data()).arg("--run-dir").arg(self.directory.join("run"));
+        command
     }
 
     /// The flags to join with, from a new token.
