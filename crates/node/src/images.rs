@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use base64::Engine as _;
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
-use podlife::image::{PullDecision, apply_default_tag, decide_pull, default_policy, registry_of};
+use podlife::image::{PullDecision, apply_default_tag, decide_pull, default_pull_policy, registry_of};
 use podlife::spec::{namespace, pod_spec};
 use tokio::sync::Semaphore;
 
@@ -67,7 +67,7 @@ impl Images {
             recorder.warning(pod, &container.name, "InspectFailed", &message);
             ImageFailure { reason: "InvalidImageName", message, retryable: false }
         })?;
-        let policy = container.image_pull_policy.as_deref().unwrap_or_else(|| default_policy(requested));
+        let policy = container.image_pull_policy.as_deref().unwrap_or_else(|| default_pull_policy(requested));
         let present = if policy == "Always" { None } else { self.inspect(&image, requested).await? };
         match decide_pull(policy, present.is_some()) {
             PullDecision::UsePresent => {

@@ -5,6 +5,7 @@
 //! (a pointer in the API's own types) only a missing one is.
 
 pub mod claim;
+mod disabled;
 pub mod pod_spec;
 pub mod volume;
 

@@ -109,7 +109,33 @@ pub struct FieldError {
     pub kind: ErrorKind,
     pub detail: String,
     /// The value found; `None` where upstream does not show one.
-    pub bad_value: Option<Value>,
+    pub bad_value: Option<Shown>,
+}
+
+/// A value as an error shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Shown {
+    Json(Value),
+    /// A struct of upstream's internal form, ready: its fields stand in their own order and are called as in Go.
+    Struct(String),
+}
+
+impl Shown {
+    /// `fields` in upstream's order.
+    pub fn of_struct(fields: &[(&str, Value)]) -> Self {
+        let fields: Vec<String> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        Self::Struct(format!("{{{}}}", fields.join(",")))
+    }
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Json(Value::String(text)) => f.write_str(&quote(text)),
+            Self::Json(value) => write!(f, "{value}"),
+            Self::Struct(text) => f.write_str(text),
+        }
+    }
 }
 
 impl FieldError {
@@ -117,11 +143,7 @@ impl FieldError {
     pub fn body(&self) -> String {
         let mut text = self.kind.words().to_owned();
         if let Some(value) = self.bad_value.as_ref().filter(|_| self.kind.shows_value()) {
-            text.push_str(": ");
-            match value {
-                Value::String(s) => text.push_str(&quote(s)),
-                other => text.push_str(&other.to_string()),
-            }
+            text.push_str(&format!(": {value}"));
         }
         if !self.detail.is_empty() {
             text.push_str(": ");
@@ -183,6 +205,27 @@ impl Errors {
         self.add(field, ErrorKind::Invalid, detail, Some(value.into()));
     }
 
+    /// `fields` are those of upstream's internal struct, in its order.
+    pub fn invalid_struct(&mut self, field: Path, fields: &[(&str, Value)], detail: impl Into<String>) {
+        let bad_value = Some(Shown::of_struct(fields));
+        self.push(FieldError { field: field.0, kind: ErrorKind::Invalid, detail: detail.into(), bad_value });
+    }
+
+    /// As [`Self::invalid_struct`], for one that is there twice.
+    pub fn duplicate_struct(&mut self, field: Path, fields: &[(&str, Value)]) {
+        let bad_value = Some(Shown::of_struct(fields));
+        self.push(FieldError { field: field.0, kind: ErrorKind::Duplicate, detail: String::new(), bad_value });
+    }
+
+    /// A text that must be there: `Required` if it is empty, else one `Invalid` for each message.
+    pub fn required_each(&mut self, field: &Path, value: &str, messages: Vec<String>) {
+        if value.is_empty() {
+            self.required(field.clone(), "");
+        } else {
+            self.invalid_each(field, value, messages);
+        }
+    }
+
     /// One `Invalid` for each message.
     pub fn invalid_each(&mut self, field: &Path, value: &str, messages: Vec<String>) {
         for message in messages {
@@ -199,7 +242,12 @@ impl Errors {
     }
 
     pub fn not_found(&mut self, field: Path, value: impl Into<Value>) {
-        self.add(field, ErrorKind::NotFound, "", Some(value.into()));
+        self.not_found_among(field, value, "");
+    }
+
+    /// `detail` says among what.
+    pub fn not_found_among(&mut self, field: Path, value: impl Into<Value>, detail: impl Into<String>) {
+        self.add(field, ErrorKind::NotFound, detail, Some(value.into()));
     }
 
     /// `supported` is listed in the order given; upstream's lists are sorted.
@@ -224,6 +272,7 @@ impl Errors {
     }
 
     fn add(&mut self, field: Path, kind: ErrorKind, detail: impl Into<String>, bad_value: Option<Value>) {
+        let bad_value = bad_value.map(Shown::Json);
         self.0.push(FieldError { field: field.0, kind, detail: detail.into(), bad_value });
     }
 }

@@ -16,6 +16,7 @@ mod check;
 pub mod columns;
 mod defaults;
 pub mod field;
+pub mod image;
 pub mod kinds;
 pub mod label_selector;
 pub mod names;

@@ -182,8 +182,11 @@ pub fn is_pod_level_resource(name: &str) -> bool {
     matches!(name, "cpu" | "memory") || is_huge_page(name)
 }
 
+/// What the names of huge pages begin with, before their size.
+pub(crate) const HUGE_PAGES_PREFIX: &str = "hugepages-";
+
 pub fn is_huge_page(name: &str) -> bool {
-    name.starts_with("hugepages-")
+    name.starts_with(HUGE_PAGES_PREFIX)
 }
 
 /// Quantities of a list are kept to thousandths, rounded up, in canonical text.

@@ -10,4 +10,6 @@ pub mod pod;
 pub mod ports;
 pub mod replicas;
 pub mod resources;
+pub(crate) mod signer;
 pub mod template;
+pub(crate) mod volume_source;

@@ -8,8 +8,10 @@ use k8s_openapi::api::core::v1::{
     ObjectFieldSelector, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
 };
 
+use super::disabled::drop_disabled;
 use super::volume::default_volume;
 use super::{fill, fill_number, fill_text, text};
+use crate::image::default_pull_policy;
 use crate::resources::round_up;
 
 /// The template of a workload.
@@ -18,6 +20,7 @@ pub fn default_template(template: &mut PodTemplateSpec) {
 }
 
 pub fn default_pod_spec(spec: &mut PodSpec) {
+    drop_disabled(spec);
     for volume in spec.volumes.iter_mut().flatten() {
         default_volume(volume);
     }
@@ -77,22 +80,7 @@ fn default_ephemeral_container(container: &mut EphemeralContainer) {
 
 fn default_image(image: &Option<String>, policy: &mut Option<String>) {
     if policy.as_deref().is_none_or(str::is_empty) {
-        *policy = Some(pull_policy(text(image)).to_owned());
-    }
-}
-
-/// `Always` for the tag `latest` (also when neither tag nor digest is given), else `IfNotPresent`.
-pub(crate) fn pull_policy(image: &str) -> &'static str {
-    let (name, digest) = match image.split_once('@') {
-        Some((name, digest)) => (name, !digest.is_empty()),
-        None => (image, false),
-    };
-    let last = name.rsplit('/').next().unwrap_or_default();
-    let tag = last.split_once(':').map(|(_, tag)| tag);
-    match tag {
-        Some("latest") => "Always",
-        None if !digest && !last.is_empty() => "Always",
-        _ => "IfNotPresent",
+        *policy = Some(default_pull_policy(text(image)).to_owned());
     }
 }
 
@@ -152,23 +140,5 @@ fn default_lifecycle(lifecycle: &mut Option<Lifecycle>) {
     if let Some(lifecycle) = lifecycle {
         handler(&mut lifecycle.post_start);
         handler(&mut lifecycle.pre_stop);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pull_policy_follows_the_tag() {
-        let check = |image: &str, expect: &str| assert_eq!(pull_policy(image), expect, "{image}");
-        check("nginx", "Always");
-        check("nginx:latest", "Always");
-        check("nginx:1.2", "IfNotPresent");
-        check("host:5000/nginx", "Always");
-        check("host:5000/nginx:1", "IfNotPresent");
-        check("nginx@sha256:abc", "IfNotPresent");
-        check("nginx:latest@sha256:abc", "Always");
-        check("", "IfNotPresent");
     }
 }

@@ -5,8 +5,9 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::claim::default_claim_spec;
-use super::pod_spec::{default_field_ref, pull_policy};
-use super::{fill, fill_text};
+use super::pod_spec::default_field_ref;
+use super::{fill, fill_text, text};
+use crate::image::default_pull_policy;
 
 const MODE_OF_FILES: i32 = 0o644;
 
@@ -43,7 +44,7 @@ fn default_file_volumes(volume: &mut Volume) {
     if let Some(image) = &mut volume.image
         && image.pull_policy.as_deref().is_none_or(str::is_empty)
     {
-        image.pull_policy = Some(pull_policy(image.reference.as_deref().unwrap_or_default()).to_owned());
+        image.pull_policy = Some(default_pull_policy(text(&image.reference)).to_owned());
     }
     if let Some(template) = volume.ephemeral.as_mut().and_then(|e| e.volume_claim_template.as_mut()) {
         default_claim_spec(&mut template.spec);

@@ -66,9 +66,15 @@ fn lost(before: &Value, after: &Value, path: &str, found: &mut Vec<String>) {
     }
 }
 
+/// Fields of pods whose features are off.
+const DISABLED: [&str; 7] =
+    [".user", ".defaultUser", "emptyDir.mode", "grpc.mode", ".stopSignal", ".schedulingGroup", ".evictionResponders"];
+
 /// What defaulting changes on purpose.
 fn is_expected(kind: &str, path: &str) -> bool {
-    kind == "Secret" && (path.starts_with(".stringData") || path == ".data.k")
+    let of_pod = path.starts_with(".spec") || path.starts_with(".template");
+    let disabled = of_pod && DISABLED.iter().any(|field| path.ends_with(field));
+    disabled || kind == "Secret" && (path.starts_with(".stringData") || path == ".data.k")
 }
 
 #[test]

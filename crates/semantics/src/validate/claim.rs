@@ -1,12 +1,30 @@
 //! The spec of a persistent volume claim, also inside pods and StatefulSets.
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaimSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::labels::validate_label_selector;
+use super::labels::{validate_annotations, validate_label_selector, validate_labels};
 use crate::amount::nanos_or_zero;
 use crate::defaults::text;
 use crate::field::{Errors, Path};
 use crate::names::subdomain_name;
+
+/// The other fields of a metadata, in the order and (on the right) the spelling in which upstream names them.
+const FIELDS_OF_METADATA: [(&str, &str); 13] = [
+    ("name", "name"),
+    ("generateName", "generateName"),
+    ("namespace", "namespace"),
+    ("selfLink", "selfLink"),
+    ("uid", "uID"),
+    ("resourceVersion", "resourceVersion"),
+    ("generation", "generation"),
+    ("creationTimestamp", "creationTimestamp"),
+    ("deletionTimestamp", "deletionTimestamp"),
+    ("deletionGracePeriodSeconds", "deletionGracePeriodSeconds"),
+    ("ownerReferences", "ownerReferences"),
+    ("finalizers", "finalizers"),
+    ("managedFields", "managedFields"),
+];
 
 pub fn validate_claim_spec(spec: &PersistentVolumeClaimSpec, path: &Path, errors: &mut Errors) {
     let modes = spec.access_modes.as_deref().unwrap_or_default();
@@ -28,6 +46,17 @@ pub fn validate_claim_spec(spec: &PersistentVolumeClaimSpec, path: &Path, errors
         errors.not_supported(path.child("volumeMode"), mode, &["Block", "Filesystem"]);
     }
     validate_sources(spec, path, errors);
+}
+
+/// The metadata of a claim that is made for a pod: labels and annotations, nothing else.
+pub(crate) fn validate_claim_metadata(metadata: &ObjectMeta, path: &Path, errors: &mut Errors) {
+    validate_annotations(&metadata.annotations, &path.child("annotations"), errors);
+    validate_labels(&metadata.labels, &path.child("labels"), errors);
+    let value = serde_json::to_value(metadata).unwrap_or_default();
+    let set = |name: &str| value.get(name).is_some_and(|value| !value.is_null() && value.as_str() != Some(""));
+    for (_, written) in FIELDS_OF_METADATA.into_iter().filter(|(name, _)| set(name)) {
+        errors.forbidden(path.child(written), "cannot be set");
+    }
 }
 
 pub fn validate_access_modes(modes: &[String], path: &Path, errors: &mut Errors) {

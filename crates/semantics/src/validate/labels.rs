@@ -17,11 +17,18 @@ pub fn validate_labels(labels: &Option<BTreeMap<String, String>>, path: &Path, e
 }
 
 pub fn validate_annotations(annotations: &Option<BTreeMap<String, String>>, path: &Path, errors: &mut Errors) {
-    let mut size = 0;
-    for (key, value) in annotations.iter().flatten() {
+    for key in annotations.iter().flatten().map(|(key, _)| key) {
         errors.invalid_each(path, key, qualified_name(&key.to_lowercase()));
-        size += key.len() + value.len();
     }
+    validate_annotations_size(annotations, path, errors);
+}
+
+pub(crate) fn validate_annotations_size(
+    annotations: &Option<BTreeMap<String, String>>,
+    path: &Path,
+    errors: &mut Errors,
+) {
+    let size: usize = annotations.iter().flatten().map(|(key, value)| key.len() + value.len()).sum();
     if size > ANNOTATIONS_BYTES_MAX {
         errors.too_long(path.clone(), ANNOTATIONS_BYTES_MAX);
     }

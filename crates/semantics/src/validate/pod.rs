@@ -3,25 +3,29 @@
 //! `validate_pod_spec` is what pods and templates share, `validate_pod` adds what only a pod must satisfy. Rules on what
 //! may change are with the Pod's own rules.
 
+mod claims;
 mod container;
 mod env;
+mod files;
 mod mounts;
 mod names;
+mod os;
 mod probes;
+mod projected;
+mod resources;
 mod scheduling;
 mod security;
+mod visit;
 mod volumes;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+pub(crate) use self::scheduling::validate_node_selector;
 use super::labels::validate_labels;
-use super::resources::{Owner, validate_requirements};
-use crate::amount::nanos_or_zero;
 use crate::defaults::text;
 use crate::field::{Errors, Path};
 use crate::names::in_range;
-use crate::resources::container_requests;
 
 /// A pod as it is, at creation and after every change.
 pub fn validate_pod(pod: &Pod, errors: &mut Errors) {
@@ -38,11 +42,7 @@ pub fn validate_pod(pod: &Pod, errors: &mut Errors) {
         [("containers", Some(&spec.containers)), ("initContainers", spec.init_containers.as_ref())]
     {
         for (index, container) in containers.into_iter().flatten().enumerate() {
-            let image = text(&container.image);
-            if image.trim() != image {
-                let path = path.child(name).index(index).child("image");
-                errors.invalid(path, image, "must not have leading or trailing whitespace");
-            }
+            container::validate_image_space(text(&container.image), &path.child(name).index(index), errors);
         }
     }
 }
@@ -53,8 +53,9 @@ pub fn validate_pod_spec(spec: &PodSpec, metadata: &ObjectMeta, path: &Path, err
         errors.required(path.child("terminationGracePeriodSeconds"), "");
     }
     let volumes = volumes::validate_volumes(spec, metadata, &path.child("volumes"), errors);
+    claims::validate_pod_claims(spec, metadata, &path.child("resourceClaims"), errors);
     container::validate_all(spec, &volumes, path, errors);
-    validate_pod_resources(spec, path, errors);
+    resources::validate_pod_resources(spec, &path.child("resources"), errors);
     validate_host_ports(spec, path, errors);
     validate_choices(spec, path, errors);
     validate_labels(&spec.node_selector, &path.child("nodeSelector"), errors);
@@ -63,6 +64,9 @@ pub fn validate_pod_spec(spec: &PodSpec, metadata: &ObjectMeta, path: &Path, err
     names::validate_dns(spec, path, errors);
     scheduling::validate_gates(spec, path, errors);
     scheduling::validate_spread(spec, &path.child("topologySpreadConstraints"), errors);
+    os::validate_host_processes(spec, path, errors);
+    security::validate_host_users(spec, path, errors);
+    names::validate_hostname_override(spec, path, errors);
     names::validate_names(spec, path, errors);
     if let Some(seconds) = spec.active_deadline_seconds {
         for message in in_range(seconds, 1, i64::from(i32::MAX)) {
@@ -71,6 +75,9 @@ pub fn validate_pod_spec(spec: &PodSpec, metadata: &ObjectMeta, path: &Path, err
     }
     let tolerations = spec.tolerations.as_deref().unwrap_or_default();
     scheduling::validate_tolerations(tolerations, &path.child("tolerations"), errors);
+    resources::validate_overhead(spec, &path.child("overhead"), errors);
+    os::validate_os(spec, path, errors);
+    env::validate_file_volumes(spec, path, errors);
 }
 
 fn validate_choices(spec: &PodSpec, path: &Path, errors: &mut Errors) {
@@ -86,9 +93,6 @@ fn validate_choices(spec: &PodSpec, path: &Path, errors: &mut Errors) {
     choose("dnsPolicy", text(&spec.dns_policy), &dns);
     if let Some(policy) = &spec.preemption_policy {
         choose("preemptionPolicy", policy, &["PreemptLowerPriority", "Never"]);
-    }
-    if let Some(os) = &spec.os {
-        choose("os", &os.name, &["linux", "windows"]);
     }
 }
 
@@ -115,24 +119,6 @@ fn validate_host_ports(spec: &PodSpec, path: &Path, errors: &mut Errors) {
                 let path = path.child("containers").index(index).child("ports").index(at).child("hostPort");
                 errors.invalid(path, host, "must match `containerPort` when `hostNetwork` is true");
             }
-        }
-    }
-}
-
-/// Pod-level resources: valid, and requests not below what the containers ask for together.
-fn validate_pod_resources(spec: &PodSpec, path: &Path, errors: &mut Errors) {
-    let Some(resources) = &spec.resources else { return };
-    let path = path.child("resources");
-    if resources.claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
-        errors.forbidden(path.child("claims"), "claims cannot be set for Resources at pod-level");
-    }
-    validate_requirements(resources, Owner::Pod, &path, errors);
-    let sum = container_requests(spec);
-    for (name, request) in resources.requests.iter().flatten() {
-        if nanos_or_zero(request) < sum.nanos(name) {
-            let total = sum.to_list().get(name).map(|q| q.0.clone()).unwrap_or_default();
-            let detail = format!("must be greater than or equal to aggregate container requests of {total}");
-            errors.invalid(path.child("requests").key(name), request.0.as_str(), detail);
         }
     }
 }

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::{Node, NodeSpec, Taint};
 use serde_json::json;
 
-use crate::amount::{milli, nanos_or_zero};
-use crate::field::{ErrorKind, Errors, FieldError, Path};
+use crate::field::{ErrorKind, Errors, FieldError, Path, Shown};
 use crate::names::{cidr, label_value, qualified_name, subdomain_name};
-use crate::resources::{ResourceList, round_up};
+use crate::resources::round_up;
 use crate::strategy::{Shape, Write};
 use crate::typed::Rules;
+use crate::validate::resources::validate_quantity;
 use crate::warnings::address::cidr_warnings;
 
 const EXTERNAL_ID: &str = "spec.externalID: this field is deprecated, and is unused by Kubernetes";
@@ -92,7 +92,7 @@ fn validate_taints(taints: &[Taint], errors: &mut Errors) {
                 field: path.to_string(),
                 kind: ErrorKind::Duplicate,
                 detail: "taints must be unique by key and effect pair".to_owned(),
-                bad_value: serde_json::to_value(taint).ok(),
+                bad_value: serde_json::to_value(taint).ok().map(Shown::Json),
             });
         }
     }
@@ -106,44 +106,6 @@ fn validate_resources(node: &Node, errors: &mut Errors) {
             validate_quantity(resource, quantity, path, errors);
         }
     }
-}
-
-/// Resources are not negative; countable ones are whole.
-pub(crate) fn validate_quantity(
-    resource: &str,
-    quantity: &k8s_openapi::apimachinery::pkg::api::resource::Quantity,
-    path: Path,
-    errors: &mut Errors,
-) {
-    if nanos_or_zero(quantity) < 0 {
-        errors.invalid(path.clone(), quantity.0.as_str(), "must be greater than or equal to 0");
-    }
-    if is_integer_resource(resource) && milli(quantity) % 1000 != 0 {
-        errors.invalid(path, quantity.0.as_str(), "must be an integer");
-    }
-}
-
-/// Every amount of the list, keyed below `path`.
-pub(crate) fn validate_list(list: &Option<ResourceList>, path: &Path, errors: &mut Errors) {
-    for (resource, quantity) in list.iter().flatten() {
-        validate_quantity(resource, quantity, path.key(resource), errors);
-    }
-}
-
-/// Things that are counted, and extended resources.
-fn is_integer_resource(name: &str) -> bool {
-    let counted = [
-        "pods",
-        "services",
-        "replicationcontrollers",
-        "resourcequotas",
-        "secrets",
-        "configmaps",
-        "persistentvolumeclaims",
-        "services.nodeports",
-        "services.loadbalancers",
-    ];
-    counted.contains(&name) || crate::validate::resources::is_extended(name)
 }
 
 fn validate_addresses(node: &Node, errors: &mut Errors) {

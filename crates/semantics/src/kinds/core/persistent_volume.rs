@@ -1,10 +1,12 @@
 //! PersistentVolume: starts Pending, retains by default; its source never changes.
 
+mod sources;
+mod validation;
+
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 
-use super::node::validate_quantity;
 use crate::defaults::volume::default_persistent_source;
 use crate::defaults::{fill, fill_text, text};
 use crate::field::{Errors, Path};
@@ -13,7 +15,6 @@ use crate::resources::round_up;
 use crate::semantic_eq::semantic_eq;
 use crate::strategy::{Context, Shape, Subresource, Write};
 use crate::typed::Rules;
-use crate::validate::claim::validate_access_modes;
 use crate::warnings::persistent_volume::volume_warnings;
 
 /// Fields of the spec that are not the source.
@@ -52,7 +53,7 @@ impl Rules for PersistentVolumeRules {
     }
 
     fn validate_create(object: &PersistentVolume, errors: &mut Errors) {
-        validate(object, errors);
+        validation::validate(object, errors);
     }
 
     fn prepare_update(write: &Write<'_>, object: &mut PersistentVolume, old: &PersistentVolume) {
@@ -76,7 +77,7 @@ impl Rules for PersistentVolumeRules {
         if write.sub != Subresource::Main {
             return;
         }
-        validate(object, errors);
+        validation::validate(object, errors);
         let (Some(spec), Some(old)) = (&object.spec, &old.spec) else { return };
         let path = Path::root("spec");
         if !semantic_eq(&source(spec), &source(old)) {
@@ -99,36 +100,4 @@ fn source(spec: &PersistentVolumeSpec) -> Value {
         map.retain(|name, _| !NOT_SOURCES.contains(&name.as_str()));
     }
     value
-}
-
-fn validate(object: &PersistentVolume, errors: &mut Errors) {
-    let Some(spec) = &object.spec else { return };
-    let path = Path::root("spec");
-    let modes = spec.access_modes.as_deref().unwrap_or_default();
-    if modes.is_empty() {
-        errors.required(path.child("accessModes"), "");
-    }
-    validate_access_modes(modes, &path.child("accessModes"), errors);
-    match spec.capacity.as_ref().and_then(|capacity| capacity.get("storage")) {
-        None => errors.required(path.child("capacity"), ""),
-        Some(storage) => validate_quantity("storage", storage, path.child("capacity").key("storage"), errors),
-    }
-    let sources = source(spec).as_object().map_or(0, serde_json::Map::len);
-    if sources == 0 {
-        errors.required(path.clone(), "must specify a volume type");
-    }
-    if sources > 1 {
-        errors.forbidden(path.clone(), "may not specify more than 1 volume type");
-    }
-    let policy = text(&spec.persistent_volume_reclaim_policy);
-    if !matches!(policy, "Delete" | "Recycle" | "Retain") {
-        errors.not_supported(path.child("persistentVolumeReclaimPolicy"), policy, &["Delete", "Recycle", "Retain"]);
-    }
-    let class = text(&spec.storage_class_name);
-    if !class.is_empty() {
-        errors.invalid_each(&path.child("storageClassName"), class, subdomain_name(class, false));
-    }
-    if !matches!(text(&spec.volume_mode), "Block" | "Filesystem") {
-        errors.not_supported(path.child("volumeMode"), text(&spec.volume_mode), &["Block", "Filesystem"]);
-    }
 }

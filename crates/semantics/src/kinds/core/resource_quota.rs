@@ -3,13 +3,13 @@
 use k8s_openapi::api::core::v1::{ResourceQuota, ResourceQuotaSpec};
 use serde_json::json;
 
-use super::node::validate_list;
 use crate::field::{Errors, Path};
 use crate::names::{qualified_name, subdomain_name};
 use crate::quota::Source;
 use crate::resources::{ResourceList, round_up};
 use crate::strategy::{Shape, Write};
 use crate::typed::Rules;
+use crate::validate::resources::validate_list;
 
 const SCOPES: [&str; 7] = [
     "Terminating",

@@ -7,6 +7,7 @@ use crate::field::{Errors, Path};
 use crate::names::path_segment_name;
 use crate::strategy::{Context, Shape, Subresource, Write};
 use crate::typed::Rules;
+use crate::validate::signer::validate_signer_name;
 
 pub struct CertificateSigningRequestRules;
 
@@ -101,12 +102,7 @@ fn validate(object: &CertificateSigningRequest, errors: &mut Errors) {
     if object.spec.request.0.is_empty() {
         errors.required(path.child("request"), "must be PEM encoded");
     }
-    if object.spec.signer_name.is_empty() {
-        errors.required(path.child("signerName"), "");
-    } else if object.spec.signer_name.split('/').count() != 2 {
-        let detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
-        errors.invalid(path.child("signerName"), object.spec.signer_name.as_str(), detail);
-    }
+    validate_signer_name(&object.spec.signer_name, &path.child("signerName"), errors);
     if object.spec.usages.as_ref().is_none_or(Vec::is_empty) {
         errors.required(path.child("usages"), "usages must be provided");
     }

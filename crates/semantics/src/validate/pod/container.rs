@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::{Container, ContainerPort, EphemeralContainer, PodSpec, Volume};
 use serde_json::json;
 
+use super::claims::{claim_names, validate_container_claims};
 use super::{env, mounts, probes, security};
 use crate::defaults::text;
 use crate::field::{Errors, Path};
@@ -18,6 +19,7 @@ pub(super) struct PodFacts<'a> {
     pub(super) grace_seconds: Option<i64>,
     pub(super) restart_policy: &'a str,
     pub(super) host_users: bool,
+    pub(super) claims: BTreeSet<&'a str>,
 }
 
 pub(super) fn validate_all(spec: &PodSpec, volumes: &BTreeMap<&str, &Volume>, path: &Path, errors: &mut Errors) {
@@ -26,6 +28,7 @@ pub(super) fn validate_all(spec: &PodSpec, volumes: &BTreeMap<&str, &Volume>, pa
         grace_seconds: spec.termination_grace_period_seconds,
         restart_policy: text(&spec.restart_policy),
         host_users: spec.host_users != Some(false),
+        claims: claim_names(spec),
     };
     validate_app_containers(spec, &pod, &path.child("containers"), errors);
     validate_init_containers(spec, &pod, &path.child("initContainers"), errors);
@@ -49,29 +52,40 @@ fn validate_app_containers(spec: &PodSpec, pod: &PodFacts<'_>, path: &Path, erro
     validate_host_port_conflicts(&spec.containers, path, errors);
 }
 
-fn validate_init_containers(spec: &PodSpec, pod: &PodFacts<'_>, path: &Path, errors: &mut Errors) {
+fn validate_init_containers(spec: &PodSpec, pod: &PodFacts<'_>, list: &Path, errors: &mut Errors) {
     let mut names: BTreeSet<&String> = spec.containers.iter().map(|c| &c.name).collect();
     for (index, container) in spec.init_containers.iter().flatten().enumerate() {
-        let path = path.index(index);
+        let path = list.index(index);
         validate_common(container, pod, &path, errors);
         validate_restart(container, &path, errors);
         if !container.name.is_empty() && !names.insert(&container.name) {
             errors.duplicate(path.child("name"), container.name.as_str());
         }
-        validate_host_port_conflicts(std::slice::from_ref(container), &path, errors);
+        validate_host_port_conflicts(std::slice::from_ref(container), list, errors);
         if is_sidecar(container) {
             probes::validate_container_probes(container, pod.grace_seconds, &path, errors);
-            continue;
+        } else {
+            validate_run_once(container, &path, errors);
         }
-        let set = [
-            ("lifecycle", container.lifecycle.is_some()),
-            ("livenessProbe", container.liveness_probe.is_some()),
-            ("readinessProbe", container.readiness_probe.is_some()),
-            ("startupProbe", container.startup_probe.is_some()),
-        ];
-        for (name, _) in set.iter().filter(|(_, set)| *set) {
-            errors.forbidden(path.child(name), "may not be set for init containers without restartPolicy=Always");
-        }
+    }
+}
+
+/// What an init container that ends may not have.
+fn validate_run_once(container: &Container, path: &Path, errors: &mut Errors) {
+    let set = [
+        ("lifecycle", container.lifecycle.is_some()),
+        ("livenessProbe", container.liveness_probe.is_some()),
+        ("readinessProbe", container.readiness_probe.is_some()),
+        ("startupProbe", container.startup_probe.is_some()),
+    ];
+    for (name, _) in set.iter().filter(|(_, set)| *set) {
+        errors.forbidden(path.child(name), "may not be set for init containers without restartPolicy=Always");
+    }
+    let policies = container.resize_policy.iter().flatten().enumerate();
+    for (at, _) in policies.filter(|(_, policy)| policy.restart_policy == "RestartContainer") {
+        let detail = "must not be set to 'RestartContainer' for non-sidecar initContainers";
+        let path = path.child("resizePolicy").index(at).child("restartPolicy");
+        errors.invalid(path, "RestartContainer", detail);
     }
 }
 
@@ -82,6 +96,7 @@ fn validate_ephemeral_containers(spec: &PodSpec, pod: &PodFacts<'_>, path: &Path
     for (index, container) in spec.ephemeral_containers.iter().flatten().enumerate() {
         let path = path.index(index);
         validate_common(&as_container(container), pod, &path, errors);
+        validate_image_space(text(&container.image), &path, errors);
         if !names.insert(&container.name) {
             errors.duplicate(path.child("name"), container.name.as_str());
         }
@@ -98,14 +113,15 @@ fn validate_ephemeral_fields(container: &EphemeralContainer, path: &Path, errors
     let detail = "cannot be set for an Ephemeral Container";
     let resources = container.resources.clone().unwrap_or_default();
     let set = [
-        ("lifecycle", container.lifecycle.is_some()),
-        ("livenessProbe", container.liveness_probe.is_some()),
-        ("ports", container.ports.as_ref().is_some_and(|ports| !ports.is_empty())),
-        ("readinessProbe", container.readiness_probe.is_some()),
-        ("resizePolicy", container.resize_policy.as_ref().is_some_and(|policy| !policy.is_empty())),
+        ("ports", container.ports.is_some()),
         ("resources", resources.limits.is_some() || resources.requests.is_some() || resources.claims.is_some()),
+        ("resizePolicy", container.resize_policy.is_some()),
         ("restartPolicy", container.restart_policy.is_some()),
+        ("restartPolicyRules", container.restart_policy_rules.is_some()),
+        ("livenessProbe", container.liveness_probe.is_some()),
+        ("readinessProbe", container.readiness_probe.is_some()),
         ("startupProbe", container.startup_probe.is_some()),
+        ("lifecycle", container.lifecycle.is_some()),
     ];
     for (name, _) in set.iter().filter(|(_, set)| *set) {
         errors.forbidden(path.child(name), detail);
@@ -121,12 +137,22 @@ fn validate_ephemeral_fields(container: &EphemeralContainer, path: &Path, errors
     }
 }
 
-/// The parts an ephemeral container shares with the others.
+/// Only in pods: templates of old may have such images.
+pub(super) fn validate_image_space(image: &str, path: &Path, errors: &mut Errors) {
+    if image.trim() != image {
+        errors.invalid(path.child("image"), image, "must not have leading or trailing whitespace");
+    }
+}
+
+/// An ephemeral container's parts that are validated as those of any other, even where they are then refused.
 fn as_container(container: &EphemeralContainer) -> Container {
     Container {
         name: container.name.clone(),
         image: container.image.clone(),
         image_pull_policy: container.image_pull_policy.clone(),
+        ports: container.ports.clone(),
+        resources: container.resources.clone(),
+        resize_policy: container.resize_policy.clone(),
         env: container.env.clone(),
         env_from: container.env_from.clone(),
         volume_mounts: container.volume_mounts.clone(),
@@ -147,7 +173,7 @@ fn validate_common(container: &Container, pod: &PodFacts<'_>, path: &Path, error
     if text(&container.image).is_empty() {
         errors.required(path.child("image"), "");
     }
-    let mut choose = |name: &str, value: &str, supported: &[&str]| {
+    let choose = |name: &str, value: &str, supported: &[&str], errors: &mut Errors| {
         if value.is_empty() {
             errors.required(path.child(name), "");
         } else if !supported.contains(&value) {
@@ -155,14 +181,17 @@ fn validate_common(container: &Container, pod: &PodFacts<'_>, path: &Path, error
         }
     };
     let policies = ["File", "FallbackToLogsOnError"];
-    choose("terminationMessagePolicy", text(&container.termination_message_policy), &policies);
-    choose("imagePullPolicy", text(&container.image_pull_policy), &["Always", "IfNotPresent", "Never"]);
+    choose("terminationMessagePolicy", text(&container.termination_message_policy), &policies, errors);
     validate_ports(container.ports.as_deref().unwrap_or_default(), &path.child("ports"), errors);
     env::validate_env(container.env.as_deref().unwrap_or_default(), &path.child("env"), errors);
     env::validate_env_from(container.env_from.as_deref().unwrap_or_default(), &path.child("envFrom"), errors);
     mounts::validate_mounts(container, pod.volumes, path, errors);
+    choose("imagePullPolicy", text(&container.image_pull_policy), &["Always", "IfNotPresent", "Never"], errors);
     if let Some(resources) = &container.resources {
-        validate_requirements(resources, Owner::Container, &path.child("resources"), errors);
+        let path = path.child("resources");
+        validate_requirements(resources, Owner::Container, &path, errors);
+        let claims = resources.claims.as_deref().unwrap_or_default();
+        validate_container_claims(claims, &pod.claims, &path.child("claims"), errors);
     }
     validate_resize_policy(container, pod.restart_policy, &path.child("resizePolicy"), errors);
     security::validate_security_context(container.security_context.as_ref(), pod.host_users, path, errors);
@@ -251,12 +280,16 @@ fn validate_resize_policy(container: &Container, restart_policy: &str, path: &Pa
         if !seen.insert(&policy.resource_name) {
             errors.duplicate(path.index(index), policy.resource_name.as_str());
         }
-        if !matches!(policy.resource_name.as_str(), "cpu" | "memory") {
-            errors.not_supported(path.clone(), policy.resource_name.as_str(), &["cpu", "memory"]);
-        }
-        if !matches!(policy.restart_policy.as_str(), "NotRequired" | "RestartContainer") {
-            let supported = ["NotRequired", "RestartContainer"];
-            errors.not_supported(path.clone(), policy.restart_policy.as_str(), &supported);
+        let choices = [
+            (policy.resource_name.as_str(), ["cpu", "memory"]),
+            (policy.restart_policy.as_str(), ["NotRequired", "RestartContainer"]),
+        ];
+        for (value, supported) in choices.into_iter().filter(|(value, supported)| !supported.contains(value)) {
+            if value.is_empty() {
+                errors.required(path.clone(), "");
+            } else {
+                errors.not_supported(path.clone(), value, &supported);
+            }
         }
         if restart_policy == "Never" && policy.restart_policy != "NotRequired" {
             let detail = "must be 'NotRequired' when pod `restartPolicy` is 'Never'";

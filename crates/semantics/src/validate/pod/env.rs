@@ -1,11 +1,17 @@
 //! Environment variables: names, and where values come from.
 
-use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, EnvVarSource, ObjectFieldSelector, ResourceFieldSelector};
+use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::{
+    EnvFromSource, EnvVar, EnvVarSource, FileKeySelector, ObjectFieldSelector, PodSpec, ResourceFieldSelector, Volume,
+};
+
+use super::visit::all_containers;
 use crate::amount::nanos_or_zero;
 use crate::defaults::text;
 use crate::field::{Errors, Path};
-use crate::names::{config_key, env_var_name, qualified_name, subdomain_name};
+use crate::names::{config_key, dns1123_label, env_var_name, qualified_name, subdomain_name};
+use crate::validate::volume_source::validate_no_backsteps;
 
 const ENV_FIELDS: [&str; 9] = [
     "metadata.name",
@@ -68,11 +74,12 @@ pub(super) fn validate_env_from(sources: &[EnvFromSource], path: &Path, errors: 
     }
 }
 
+/// A whole ConfigMap or Secret; upstream lets its name end in a dash.
 fn validate_reference(name: &str, path: &Path, errors: &mut Errors) {
     if name.is_empty() {
         errors.required(path.child("name"), "");
     } else {
-        errors.invalid_each(&path.child("name"), name, subdomain_name(name, false));
+        errors.invalid_each(&path.child("name"), name, subdomain_name(name, true));
     }
 }
 
@@ -93,7 +100,7 @@ fn validate_source(source: &EnvVarSource, value: &str, path: &Path, errors: &mut
     for (field, reference) in keys {
         let Some((name, key)) = reference else { continue };
         count += 1;
-        validate_reference(name, &path.child(field), errors);
+        errors.invalid_each(&path.child(field).child("name"), name, subdomain_name(name, false));
         if key.is_empty() {
             errors.required(path.child(field).child("key"), "");
         } else {
@@ -102,12 +109,7 @@ fn validate_source(source: &EnvVarSource, value: &str, path: &Path, errors: &mut
     }
     if let Some(file) = &source.file_key_ref {
         count += 1;
-        let path = path.child("fileKeyRef");
-        for (field, value) in [("key", &file.key), ("volumeName", &file.volume_name), ("path", &file.path)] {
-            if value.is_empty() {
-                errors.required(path.child(field), "");
-            }
-        }
+        validate_file_key(file, &path.child("fileKeyRef"), errors);
     }
     if count == 0 {
         let detail =
@@ -117,6 +119,37 @@ fn validate_source(source: &EnvVarSource, value: &str, path: &Path, errors: &mut
         errors.invalid(path.clone(), "", "may not be specified when `value` is not empty");
     } else if count > 1 {
         errors.invalid(path.clone(), "", "may not have more than one field specified at a time");
+    }
+}
+
+fn validate_file_key(file: &FileKeySelector, path: &Path, errors: &mut Errors) {
+    errors.required_each(&path.child("key"), &file.key, env_var_name(&file.key));
+    errors.required_each(&path.child("volumeName"), &file.volume_name, dns1123_label(&file.volume_name));
+    if file.path.is_empty() {
+        errors.required(path.child("path"), "");
+    } else {
+        validate_no_backsteps(&file.path, &path.child("path"), "must not contain '..'", errors);
+    }
+}
+
+/// Variables may come from files of empty directories only, which the pod's own containers fill.
+pub(super) fn validate_file_volumes(spec: &PodSpec, path: &Path, errors: &mut Errors) {
+    let volumes: BTreeMap<&str, &Volume> = spec.volumes.iter().flatten().map(|v| (v.name.as_str(), v)).collect();
+    for (at, container) in all_containers(spec, path) {
+        for (index, variable) in container.env.iter().enumerate() {
+            let Some(file) = variable.value_from.as_ref().and_then(|source| source.file_key_ref.as_ref()) else {
+                continue;
+            };
+            let path = at.child("env").index(index).child("valueFrom").child("fileKeyRef").child("volumeName");
+            match volumes.get(file.volume_name.as_str()) {
+                None => errors.not_found(path, file.volume_name.as_str()),
+                Some(volume) if volume.empty_dir.is_none() => {
+                    let detail = "referenced volume must be of type emptyDir";
+                    errors.invalid(path, file.volume_name.as_str(), detail);
+                }
+                Some(_) => {}
+            }
+        }
     }
 }
 
@@ -139,8 +172,12 @@ pub(super) fn validate_field_ref(selector: &ObjectFieldSelector, known: &[&str],
             errors.invalid_each(path, &key, qualified_name(&key));
         }
         Some(("metadata.labels", key)) => errors.invalid_each(path, key, qualified_name(key)),
-        _ if is_field(field) && known.contains(&field) => {}
-        _ if is_field(field) => errors.not_supported(path.child("fieldPath"), field, known),
+        Some(_) => {
+            let detail = format!("error converting fieldPath: field label does not support subscript: {field}");
+            errors.invalid(path.child("fieldPath"), field, detail);
+        }
+        _ if is_field(field) && known.contains(&canonical(field)) => {}
+        _ if is_field(field) => errors.not_supported(path.child("fieldPath"), canonical(field), known),
         _ => {
             let detail = format!("error converting fieldPath: field label not supported: {field}");
             errors.invalid(path.child("fieldPath"), field, detail);
@@ -149,8 +186,13 @@ pub(super) fn validate_field_ref(selector: &ObjectFieldSelector, known: &[&str],
 }
 
 fn is_field(field: &str) -> bool {
-    let others = ["spec.restartPolicy", "spec.schedulerName", "spec.hostNetwork", "status.phase"];
+    let others = ["spec.host", "spec.restartPolicy", "spec.schedulerName", "status.phase"];
     ENV_FIELDS.contains(&field) || FILE_FIELDS.contains(&field) || others.contains(&field)
+}
+
+/// Old clients call the node by another name.
+fn canonical(field: &str) -> &str {
+    if field == "spec.host" { "spec.nodeName" } else { field }
 }
 
 /// `a.b['key']` -> `a.b` and `key`.

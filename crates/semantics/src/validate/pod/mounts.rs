@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Container, Volume, VolumeMount};
 
-use super::volumes::{validate_no_backsteps, validate_relative};
 use crate::defaults::text;
 use crate::field::{Errors, Path};
+use crate::validate::volume_source::{validate_no_backsteps, validate_relative};
 
 pub(super) fn validate_mounts(
     container: &Container,

@@ -22,12 +22,13 @@ pub(super) fn validate_names(spec: &PodSpec, path: &Path, errors: &mut Errors) {
         ("serviceAccountName", text(&spec.service_account_name)),
         ("nodeName", text(&spec.node_name)),
         ("priorityClassName", text(&spec.priority_class_name)),
-        ("runtimeClassName", text(&spec.runtime_class_name)),
     ];
     for (name, value) in references.into_iter().filter(|(_, value)| !value.is_empty()) {
         errors.invalid_each(&path.child(name), value, subdomain_name(value, false));
     }
-    validate_hostname_override(spec, path, errors);
+    if let Some(class) = &spec.runtime_class_name {
+        errors.invalid_each(&path.child("runtimeClassName"), class, subdomain_name(class, false));
+    }
     for (index, alias) in spec.host_aliases.iter().flatten().enumerate() {
         let path = path.child("hostAliases").index(index);
         errors.invalid_each(&path.child("ip"), &alias.ip, ip_address(&alias.ip));
@@ -37,19 +38,18 @@ pub(super) fn validate_names(spec: &PodSpec, path: &Path, errors: &mut Errors) {
     }
 }
 
-fn validate_hostname_override(spec: &PodSpec, path: &Path, errors: &mut Errors) {
+pub(super) fn validate_hostname_override(spec: &PodSpec, path: &Path, errors: &mut Errors) {
     let Some(name) = &spec.hostname_override else { return };
-    let path_of = path.child("hostnameOverride");
-    errors.invalid_each(&path_of, name, dns1123_subdomain(name));
+    let path = path.child("hostnameOverride");
+    for (field, set) in [("setHostnameAsFQDN", spec.set_hostname_as_fqdn), ("hostNetwork", spec.host_network)] {
+        if set == Some(true) {
+            errors.forbidden(path.clone(), format!("may not be specified when {field} is true"));
+        }
+    }
     if name.len() > HOSTNAME_OVERRIDE_LETTERS_MAX {
-        errors.too_long(path_of.clone(), HOSTNAME_OVERRIDE_LETTERS_MAX);
+        errors.too_long(path.clone(), HOSTNAME_OVERRIDE_LETTERS_MAX);
     }
-    if spec.set_hostname_as_fqdn == Some(true) {
-        errors.forbidden(path.child("setHostnameAsFQDN"), "cannot set both `setHostnameAsFQDN` and `hostnameOverride`");
-    }
-    if spec.host_network == Some(true) {
-        errors.forbidden(path_of, "may not be specified when `hostNetwork` is true");
-    }
+    errors.invalid_each(&path, name, dns1123_subdomain(name));
 }
 
 pub(super) fn validate_dns(spec: &PodSpec, path: &Path, errors: &mut Errors) {

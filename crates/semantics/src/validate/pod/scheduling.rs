@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, PodSpec, Toleration,
-    TopologySpreadConstraint, WeightedPodAffinityTerm,
+    Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, PodSpec,
+    Toleration, TopologySpreadConstraint, WeightedPodAffinityTerm,
 };
 use serde_json::json;
 
@@ -34,18 +34,23 @@ pub(super) fn validate_affinity(affinity: Option<&Affinity>, path: &Path, errors
 
 fn validate_node_affinity(affinity: &NodeAffinity, path: &Path, errors: &mut Errors) {
     if let Some(required) = &affinity.required_during_scheduling_ignored_during_execution {
-        let path = path.child("requiredDuringSchedulingIgnoredDuringExecution").child("nodeSelectorTerms");
-        if required.node_selector_terms.is_empty() {
-            errors.required(path.clone(), "must have at least one node selector term");
-        }
-        for (index, term) in required.node_selector_terms.iter().enumerate() {
-            validate_node_term(term, &path.index(index), errors);
-        }
+        validate_node_selector(required, &path.child("requiredDuringSchedulingIgnoredDuringExecution"), errors);
     }
     let path = path.child("preferredDuringSchedulingIgnoredDuringExecution");
     for (index, term) in affinity.preferred_during_scheduling_ignored_during_execution.iter().flatten().enumerate() {
         validate_weight(term.weight, &path.index(index), errors);
         validate_node_term(&term.preference, &path.index(index).child("preference"), errors);
+    }
+}
+
+/// The terms of which a node must fit one.
+pub(crate) fn validate_node_selector(selector: &NodeSelector, path: &Path, errors: &mut Errors) {
+    let path = path.child("nodeSelectorTerms");
+    if selector.node_selector_terms.is_empty() {
+        errors.required(path.clone(), "must have at least one node selector term");
+    }
+    for (index, term) in selector.node_selector_terms.iter().enumerate() {
+        validate_node_term(term, &path.index(index), errors);
     }
 }
 

@@ -2,6 +2,9 @@
 
 use k8s_openapi::api::core::v1::{AppArmorProfile, PodSpec, SeccompProfile, SecurityContext, Sysctl};
 
+use serde_json::{Value, json};
+
+use super::visit::all_containers;
 use crate::defaults::text;
 use crate::field::{Errors, Path};
 use crate::names::user_id;
@@ -13,7 +16,6 @@ pub(super) fn validate_pod_security(spec: &PodSpec, path: &Path, errors: &mut Er
         let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
         errors.invalid(path.child("shareProcessNamespace"), true, detail);
     }
-    validate_host_users(spec, path, errors);
     let Some(context) = &spec.security_context else { return };
     let path = path.child("securityContext");
     let ids = [("fsGroup", context.fs_group), ("runAsUser", context.run_as_user), ("runAsGroup", context.run_as_group)];
@@ -58,18 +60,37 @@ pub(super) fn validate_security_context(
     }
     validate_seccomp(context.seccomp_profile.as_ref(), &path.child("seccompProfile"), errors);
     if context.allow_privilege_escalation == Some(false) {
-        let value = serde_json::to_value(context).unwrap_or_default();
+        let fields = internal_fields(context);
         if context.privileged == Some(true) {
             let detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
-            errors.invalid(path.clone(), value.clone(), detail);
+            errors.invalid_struct(path.clone(), &fields, detail);
         }
         let added = context.capabilities.iter().flat_map(|c| c.add.iter().flatten());
         for _ in added.filter(|capability| *capability == "CAP_SYS_ADMIN") {
             let detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
-            errors.invalid(path.clone(), value.clone(), detail);
+            errors.invalid_struct(path.clone(), &fields, detail);
         }
     }
     validate_app_armor(context.app_armor_profile.as_ref(), &path.child("appArmorProfile"), errors);
+}
+
+/// The context as upstream shows it; parts that are structs themselves are shown in the API's form.
+fn internal_fields(context: &SecurityContext) -> [(&'static str, Value); 12] {
+    let capabilities = context.capabilities.as_ref().map(|c| json!({"Add": c.add, "Drop": c.drop}));
+    [
+        ("Capabilities", json!(capabilities)),
+        ("Privileged", json!(context.privileged)),
+        ("SELinuxOptions", json!(context.se_linux_options)),
+        ("WindowsOptions", json!(context.windows_options)),
+        ("RunAsUser", json!(context.run_as_user)),
+        ("RunAsGroup", json!(context.run_as_group)),
+        ("RunAsNonRoot", json!(context.run_as_non_root)),
+        ("ReadOnlyRootFilesystem", json!(context.read_only_root_filesystem)),
+        ("AllowPrivilegeEscalation", json!(context.allow_privilege_escalation)),
+        ("ProcMount", json!(context.proc_mount)),
+        ("SeccompProfile", json!(context.seccomp_profile)),
+        ("AppArmorProfile", json!(context.app_armor_profile)),
+    ]
 }
 
 fn validate_id(id: Option<i64>, path: Path, errors: &mut Errors) {
@@ -80,13 +101,19 @@ fn validate_id(id: Option<i64>, path: Path, errors: &mut Errors) {
     }
 }
 
-fn validate_host_users(spec: &PodSpec, path: &Path, errors: &mut Errors) {
+pub(super) fn validate_host_users(spec: &PodSpec, path: &Path, errors: &mut Errors) {
     if spec.host_users != Some(false) {
         return;
     }
-    let shared = [("hostNetwork", spec.host_network), ("hostPID", spec.host_pid), ("hostIPC", spec.host_ipc)];
+    let detail = "when `hostUsers` is false";
+    let shared = [("hostNetwork", spec.host_network), ("HostPID", spec.host_pid), ("HostIPC", spec.host_ipc)];
     for (name, _) in shared.iter().filter(|(_, shared)| *shared == Some(true)) {
-        errors.forbidden(path.child(name), "when `hostUsers` is false");
+        errors.forbidden(path.child(name), detail);
+    }
+    for (path, container) in all_containers(spec, path) {
+        if !container.volume_devices.is_empty() {
+            errors.forbidden(path.child("volumeDevices"), detail);
+        }
     }
 }
 

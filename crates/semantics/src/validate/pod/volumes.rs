@@ -1,21 +1,26 @@
 //! The volumes of a pod: one source each, and what each source needs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, PodSpec, ProjectedVolumeSource, Volume, VolumeProjection,
+    CSIVolumeSource, ConfigMapVolumeSource, DownwardAPIVolumeSource, EmptyDirVolumeSource, EphemeralVolumeSource,
+    ImageVolumeSource, LocalObjectReference, PodSpec, SecretVolumeSource, Volume,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde_json::Value;
 
-use super::env::{FILE_FIELDS, validate_field_ref, validate_resource_ref};
+use super::files::{validate_downward_file, validate_items, validate_mode};
+use super::projected::validate_projected;
 use crate::amount::nanos_or_zero;
 use crate::defaults::text;
 use crate::field::{Errors, Path};
-use crate::names::dns1123_label;
-use crate::validate::claim::validate_claim_spec;
-
-const MODE_DETAIL: &str = "must be a number between 0 and 0777 (octal), both inclusive";
+use crate::names::{dns1123_label, subdomain_name};
+use crate::validate::claim::{validate_claim_metadata, validate_claim_spec};
+use crate::validate::volume_source::iscsi::{validate_iscsi, validate_iscsi_length};
+use crate::validate::volume_source::{
+    OneSource, require, require_monitors, validate_aws_store, validate_azure_disk, validate_csi_driver,
+    validate_fibre_channel, validate_flex, validate_flocker, validate_gce_disk, validate_host_path, validate_nfs,
+    validate_photon, validate_portworx, validate_quobyte, validate_relative, validate_storage_os, validate_vsphere,
+};
 
 /// Validates all volumes; returns the valid ones by name, for mounts to refer to.
 pub(super) fn validate_volumes<'s>(
@@ -54,292 +59,219 @@ pub(super) fn validate_volumes<'s>(
     valid
 }
 
-/// The order in which sources are looked at: the first counts, each further one is an error.
-const SOURCES: [&str; 30] = [
-    "emptyDir",
-    "hostPath",
-    "gitRepo",
-    "gcePersistentDisk",
-    "awsElasticBlockStore",
-    "secret",
-    "nfs",
-    "iscsi",
-    "glusterfs",
-    "persistentVolumeClaim",
-    "rbd",
-    "cinder",
-    "cephfs",
-    "quobyte",
-    "downwardAPI",
-    "fc",
-    "flexVolume",
-    "configMap",
-    "flocker",
-    "azureFile",
-    "vsphereVolume",
-    "photonPersistentDisk",
-    "portworxVolume",
-    "azureDisk",
-    "storageos",
-    "projected",
-    "scaleIO",
-    "csi",
-    "ephemeral",
-    "image",
-];
-
 fn validate_volume(volume: &Volume, pod_name: &str, path: &Path, errors: &mut Errors) {
-    let value = serde_json::to_value(volume).unwrap_or_default();
-    let mut given = SOURCES.iter().filter(|name| !value[**name].is_null());
-    let Some(first) = given.next() else { return errors.required(path.clone(), "must specify a volume type") };
-    for other in given {
-        errors.forbidden(path.child(other), "may not specify more than 1 volume type");
-    }
-    let path = path.child(first);
-    validate_file_source(volume, &path, errors);
-    validate_claim_source(volume, pod_name, &path, errors);
-    validate_required(first, &value[*first], &path, errors);
+    let mut one = OneSource::new(path, errors);
+    one.take(&volume.empty_dir, "emptyDir", validate_empty_dir);
+    one.take(&volume.host_path, "hostPath", validate_host_path);
+    one.take(&volume.git_repo, "gitRepo", |git, path, errors| {
+        require(&[("repository", &git.repository)], path, errors);
+        validate_relative(text(&git.directory), &path.child("directory"), errors);
+    });
+    one.take_as(&volume.gce_persistent_disk, ("gcePersistentDisk", "persistentDisk"), validate_gce_disk);
+    one.take(&volume.aws_elastic_block_store, "awsElasticBlockStore", validate_aws_store);
+    one.take(&volume.secret, "secret", validate_secret);
+    one.take(&volume.nfs, "nfs", validate_nfs);
+    one.take(&volume.iscsi, "iscsi", |iscsi, own, errors| {
+        validate_iscsi(iscsi, own, errors);
+        validate_iscsi_length(iscsi, &volume.name, path, errors);
+    });
+    one.take(&volume.glusterfs, "glusterfs", |glusterfs, path, errors| {
+        require(&[("endpoints", &glusterfs.endpoints), ("path", &glusterfs.path)], path, errors);
+    });
+    one.take(&volume.flocker, "flocker", validate_flocker);
+    one.take(&volume.persistent_volume_claim, "persistentVolumeClaim", |claim, path, errors| {
+        require(&[("claimName", &claim.claim_name)], path, errors);
+    });
+    take_remote_sources(volume, &mut one);
+    one.take(&volume.projected, "projected", validate_projected);
+    one.take(&volume.scale_io, "scaleIO", |scale_io, path, errors| {
+        let name = text(&scale_io.volume_name);
+        require(&[("gateway", &scale_io.gateway), ("system", &scale_io.system), ("volumeName", name)], path, errors);
+    });
+    one.take(&volume.csi, "csi", validate_csi);
+    one.take(&volume.ephemeral, "ephemeral", |ephemeral, own, errors| {
+        validate_ephemeral(ephemeral, own, errors);
+        validate_made_claim(&volume.name, pod_name, path, errors);
+    });
+    one.take(&volume.image, "image", validate_image);
+    one.finish();
 }
 
-fn validate_file_source(volume: &Volume, path: &Path, errors: &mut Errors) {
-    let limit = volume.empty_dir.as_ref().and_then(|empty| empty.size_limit.as_ref());
-    if limit.is_some_and(|limit| nanos_or_zero(limit) < 0) {
+/// The middle of the order: what most clusters never see, and files from ConfigMaps and from the pod itself.
+fn take_remote_sources(volume: &Volume, one: &mut OneSource<'_>) {
+    one.take(&volume.rbd, "rbd", |rbd, path, errors| {
+        require_monitors(&rbd.monitors, path, errors);
+        require(&[("image", &rbd.image)], path, errors);
+    });
+    one.take(&volume.cinder, "cinder", |cinder, path, errors| {
+        require(&[("volumeID", &cinder.volume_id)], path, errors);
+        require_secret_name(&cinder.secret_ref, path, errors);
+    });
+    one.take_as(&volume.cephfs, ("cephFS", "cephfs"), |cephfs, path, errors| {
+        require_monitors(&cephfs.monitors, path, errors);
+    });
+    one.take(&volume.quobyte, "quobyte", validate_quobyte);
+    one.take_as(&volume.downward_api, ("downwarAPI", "downwardAPI"), validate_downward);
+    one.take(&volume.fc, "fc", validate_fibre_channel);
+    one.take(&volume.flex_volume, "flexVolume", |flex, path, errors| {
+        validate_flex(&flex.driver, &flex.options, path, errors);
+    });
+    one.take(&volume.config_map, "configMap", validate_config_map);
+    one.take(&volume.azure_file, "azureFile", |file, path, errors| {
+        require(&[("secretName", &file.secret_name), ("shareName", &file.share_name)], path, errors);
+    });
+    one.take(&volume.vsphere_volume, "vsphereVolume", validate_vsphere);
+    one.take(&volume.photon_persistent_disk, "photonPersistentDisk", validate_photon);
+    one.take(&volume.portworx_volume, "portworxVolume", validate_portworx);
+    one.take(&volume.azure_disk, "azureDisk", validate_azure_disk);
+    one.take(&volume.storageos, "storageos", |storage, path, errors| {
+        validate_storage_os(text(&storage.volume_name), text(&storage.volume_namespace), path, errors);
+        require_secret_name(&storage.secret_ref, path, errors);
+    });
+}
+
+fn require_secret_name(secret: &Option<LocalObjectReference>, path: &Path, errors: &mut Errors) {
+    if let Some(secret) = secret {
+        require(&[("name", &secret.name)], &path.child("secretRef"), errors);
+    }
+}
+
+fn validate_empty_dir(empty: &EmptyDirVolumeSource, path: &Path, errors: &mut Errors) {
+    if empty.size_limit.as_ref().is_some_and(|limit| nanos_or_zero(limit) < 0) {
         errors.forbidden(path.child("sizeLimit"), "SizeLimit field must be a valid resource quantity");
     }
-    if let Some(secret) = &volume.secret {
-        if text(&secret.secret_name).is_empty() {
-            errors.required(path.child("secretName"), "");
-        }
-        validate_mode(secret.default_mode, path.child("defaultMode"), errors);
-        validate_items(&secret.items, path, errors);
-    }
-    if let Some(config_map) = &volume.config_map {
-        if config_map.name.is_empty() {
-            errors.required(path.child("name"), "");
-        }
-        validate_mode(config_map.default_mode, path.child("defaultMode"), errors);
-        validate_items(&config_map.items, path, errors);
-    }
-    if let Some(downward) = &volume.downward_api {
-        validate_mode(downward.default_mode, path.child("defaultMode"), errors);
-        for file in downward.items.iter().flatten() {
-            validate_downward_file(file, path, errors);
-        }
-    }
-    if let Some(projected) = &volume.projected {
-        validate_projected(projected, path, errors);
-    }
-    if let Some(host_path) = &volume.host_path {
-        validate_host_path(host_path, path, errors);
+}
+
+fn validate_secret(secret: &SecretVolumeSource, path: &Path, errors: &mut Errors) {
+    require(&[("secretName", text(&secret.secret_name))], path, errors);
+    validate_mode(secret.default_mode, path.child("defaultMode"), errors);
+    validate_items(&secret.items, path, errors);
+}
+
+fn validate_config_map(config_map: &ConfigMapVolumeSource, path: &Path, errors: &mut Errors) {
+    require(&[("name", &config_map.name)], path, errors);
+    validate_mode(config_map.default_mode, path.child("defaultMode"), errors);
+    validate_items(&config_map.items, path, errors);
+}
+
+fn validate_downward(downward: &DownwardAPIVolumeSource, path: &Path, errors: &mut Errors) {
+    validate_mode(downward.default_mode, path.child("defaultMode"), errors);
+    for file in downward.items.iter().flatten() {
+        validate_downward_file(file, path, errors);
     }
 }
 
-fn validate_claim_source(volume: &Volume, pod_name: &str, path: &Path, errors: &mut Errors) {
-    if let Some(claim) = &volume.persistent_volume_claim
-        && claim.claim_name.is_empty()
-    {
-        errors.required(path.child("claimName"), "");
-    }
-    if let Some(ephemeral) = &volume.ephemeral {
-        match &ephemeral.volume_claim_template {
-            None => errors.required(path.child("volumeClaimTemplate"), ""),
-            Some(template) => {
-                validate_claim_spec(&template.spec, &path.child("volumeClaimTemplate").child("spec"), errors);
-            }
-        }
-        let claim = format!("{pod_name}-{}", volume.name);
-        if !pod_name.is_empty() && claim.len() > 253 {
-            errors.invalid(path.clone(), claim.as_str(), crate::names::max_len_message(253));
-        }
-    }
-    if let Some(csi) = &volume.csi
-        && csi.driver.is_empty()
-    {
-        errors.required(path.child("driver"), "");
-    }
-    if let Some(image) = &volume.image {
-        if text(&image.reference).is_empty() {
-            errors.required(path.child("reference"), "");
-        }
-        let policy = text(&image.pull_policy);
-        if !matches!(policy, "Always" | "IfNotPresent" | "Never") {
-            errors.not_supported(path.child("pullPolicy"), policy, &["Always", "IfNotPresent", "Never"]);
-        }
+fn validate_csi(csi: &CSIVolumeSource, path: &Path, errors: &mut Errors) {
+    validate_csi_driver(&csi.driver, &path.child("driver"), errors);
+    let Some(secret) = &csi.node_publish_secret_ref else { return };
+    if secret.name.is_empty() {
+        errors.required(path.child("nodePublishSecretRef").child("name"), "");
+    } else {
+        errors.invalid_each(&path.child("name"), &secret.name, subdomain_name(&secret.name, false));
     }
 }
 
-/// Sources that have only required texts to check.
-fn validate_required(source: &str, value: &Value, path: &Path, errors: &mut Errors) {
-    let fields: &[&str] = match source {
-        "nfs" => &["server", "path"],
-        "iscsi" => &["targetPortal", "iqn"],
-        "glusterfs" => &["endpoints", "path"],
-        "rbd" => &["image"],
-        "cinder" | "awsElasticBlockStore" => &["volumeID"],
-        "gcePersistentDisk" => &["pdName"],
-        "quobyte" => &["registry", "volume"],
-        "flexVolume" => &["driver"],
-        "azureFile" => &["secretName", "shareName"],
-        "azureDisk" => &["diskName", "diskURI"],
-        "vsphereVolume" => &["volumePath"],
-        "photonPersistentDisk" => &["pdID"],
-        "portworxVolume" => &["volumeID"],
-        "storageos" => &["volumeName"],
-        "scaleIO" => &["gateway", "system", "volumeName"],
-        "gitRepo" => &["repository"],
-        _ => &[],
-    };
-    for field in fields.iter().filter(|field| value[**field].as_str().unwrap_or_default().is_empty()) {
-        errors.required(path.child(field), "");
+fn validate_ephemeral(ephemeral: &EphemeralVolumeSource, path: &Path, errors: &mut Errors) {
+    let path = path.child("volumeClaimTemplate");
+    let Some(template) = &ephemeral.volume_claim_template else { return errors.required(path, "") };
+    if let Some(metadata) = &template.metadata {
+        validate_claim_metadata(metadata, &path.child("metadata"), errors);
     }
-    if source == "cephfs" && value["monitors"].as_array().is_none_or(Vec::is_empty)
-        || source == "rbd" && value["monitors"].as_array().is_none_or(Vec::is_empty)
-    {
-        errors.required(path.child("monitors"), "");
+    validate_claim_spec(&template.spec, &path.child("spec"), errors);
+}
+
+/// The claim made for an ephemeral volume is called after pod and volume.
+fn validate_made_claim(volume: &str, pod_name: &str, path: &Path, errors: &mut Errors) {
+    if volume.is_empty() || pod_name.is_empty() {
+        return;
     }
-    if source == "nfs" && value["path"].as_str().is_some_and(|p| !p.is_empty() && !p.starts_with('/')) {
-        errors.invalid(path.child("path"), value["path"].clone(), "must be an absolute path");
+    let claim = format!("{pod_name}-{volume}");
+    for message in subdomain_name(&claim, false) {
+        errors.invalid(path.child("name"), volume, format!("PVC name \"{claim}\": {message}"));
     }
 }
 
-fn validate_host_path(host_path: &HostPathVolumeSource, path: &Path, errors: &mut Errors) {
-    if host_path.path.is_empty() {
-        return errors.required(path.child("path"), "");
-    }
-    validate_no_backsteps(&host_path.path, &path.child("path"), "must not contain '..'", errors);
-    const TYPES: [&str; 8] =
-        ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
-    let type_ = text(&host_path.type_);
-    if !TYPES.contains(&type_) {
-        errors.not_supported(path.child("type"), type_, &TYPES);
+fn validate_image(image: &ImageVolumeSource, path: &Path, errors: &mut Errors) {
+    require(&[("reference", text(&image.reference))], path, errors);
+    match text(&image.pull_policy) {
+        "Always" | "IfNotPresent" | "Never" => {}
+        "" => errors.required(path.child("pullPolicy"), ""),
+        policy => errors.not_supported(path.child("pullPolicy"), policy, &["Always", "IfNotPresent", "Never"]),
     }
 }
 
-fn validate_mode(mode: Option<i32>, path: Path, errors: &mut Errors) {
-    if let Some(mode) = mode.filter(|mode| !(0..=0o777).contains(mode)) {
-        errors.invalid(path, mode, MODE_DETAIL);
-    }
-}
+#[cfg(test)]
+mod tests {
+    use crate::check::check_create;
+    use serde_json::{Value, json};
 
-fn validate_items(items: &Option<Vec<KeyToPath>>, path: &Path, errors: &mut Errors) {
-    for (index, item) in items.iter().flatten().enumerate() {
-        let path = path.child("items").index(index);
-        if item.key.is_empty() {
-            errors.required(path.child("key"), "");
+    /// `source` is merged into the one volume of a pod; `expect` is what is said about it, below `spec.volumes[0]`.
+    #[track_caller]
+    fn check(source: Value, expect: &str) {
+        let mut volume = json!({"name": "v"});
+        for (key, value) in source.as_object().unwrap() {
+            volume[key] = value.clone();
         }
-        validate_file_path(&item.path, &path.child("path"), errors);
-        validate_mode(item.mode, path.child("mode"), errors);
+        let spec = json!({"containers": [{"name": "c", "image": "i"}], "volumes": [volume]});
+        check_create("", "v1", "Pod", json!({ "spec": spec }), &expect.replace('@', "spec.volumes[0]"));
     }
-}
 
-fn validate_downward_file(file: &DownwardAPIVolumeFile, path: &Path, errors: &mut Errors) {
-    validate_file_path(&file.path, &path.child("path"), errors);
-    match (&file.field_ref, &file.resource_field_ref) {
-        (Some(field), resource) => {
-            validate_field_ref(field, &FILE_FIELDS, &path.child("fieldRef"), errors);
-            if resource.is_some() {
-                let detail = "fieldRef and resourceFieldRef can not be specified simultaneously";
-                errors.invalid(path.clone(), "resource", detail);
-            }
-        }
-        (None, Some(resource)) => validate_resource_ref(resource, true, &path.child("resourceFieldRef"), errors),
-        (None, None) => errors.required(path.clone(), "one of fieldRef and resourceFieldRef is required"),
+    #[test]
+    fn one_source_each() {
+        check(json!({"nfs": {"server": "s", "path": "/p"}}), "");
+        check(
+            json!({"emptyDir": {}, "nfs": {}, "cephfs": {"monitors": []}, "downwardAPI": {}, "image": {}}),
+            "[@.nfs: Forbidden: may not specify more than 1 volume type, @.cephFS: Forbidden: may not specify more than 1 volume type, @.downwarAPI: Forbidden: may not specify more than 1 volume type, @.image: Forbidden: may not specify more than 1 volume type]",
+        );
     }
-    validate_mode(file.mode, path.child("mode"), errors);
-}
 
-fn validate_projected(projected: &ProjectedVolumeSource, path: &Path, errors: &mut Errors) {
-    validate_mode(projected.default_mode, path.child("defaultMode"), errors);
-    let mut paths = BTreeSet::new();
-    for (index, source) in projected.sources.iter().flatten().enumerate() {
-        let path = path.child("sources").index(index);
-        validate_projection(source, &path, errors);
-        for file in projected_paths(source).filter(|file| !file.is_empty()) {
-            if !paths.insert(file.clone()) {
-                errors.invalid(path.clone(), file, "conflicting duplicate paths");
-            }
-        }
+    #[test]
+    fn what_sources_need() {
+        check(
+            json!({"nfs": {"server": "", "path": ""}}),
+            "[@.nfs.server: Required value, @.nfs.path: Required value, @.nfs.path: Invalid value: \"\": must be an absolute path]",
+        );
+        check(
+            json!({"iscsi": {"targetPortal": "", "iqn": "x", "lun": 256, "chapAuthSession": true}}),
+            "[@.iscsi.targetPortal: Required value, @.iscsi.iqn: Invalid value: \"x\": must be valid format starting with iqn, eui, or naa, @.iscsi.lun: Invalid value: 256: must be between 0 and 255, inclusive, @.iscsi.secretRef: Required value]",
+        );
+        check(
+            json!({"rbd": {"monitors": [], "image": ""}}),
+            "[@.rbd.monitors: Required value, @.rbd.image: Required value]",
+        );
+        check(
+            json!({"fc": {"targetWWNs": ["a"], "wwids": ["b"]}}),
+            "[@.fc.targetWWNs: Invalid value: [\"a\"]: targetWWNs and wwids can not be specified simultaneously, @.fc.lun: Required value: lun is required if targetWWNs is specified]",
+        );
+        check(
+            json!({"gcePersistentDisk": {"pdName": "", "partition": 256}}),
+            "[@.persistentDisk.pdName: Required value, @.persistentDisk.partition: Invalid value: 256: must be between 1 and 255, inclusive]",
+        );
+        check(
+            json!({"flexVolume": {"driver": "a/b", "options": {"x.k8s.io/y": "z"}}}),
+            "@.flexVolume.options[x.k8s.io/y]: Invalid value: \"x.k8s.io/y\": kubernetes.io and k8s.io namespaces are reserved",
+        );
+        check(
+            json!({"quobyte": {"registry": "a:1,b", "volume": "v"}}),
+            "@.quobyte.registry: Invalid value: \"a:1,b\": must be a host:port pair or multiple pairs separated by commas",
+        );
+        check(
+            json!({"azureDisk": {"diskName": "d", "diskURI": "https://x", "kind": "Managed"}}),
+            "@.azureDisk.diskURI: Unsupported value: \"https://x\": supported values: \"/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}\"",
+        );
+        check(json!({"csi": {"driver": ""}}), "@.csi.driver: Required value");
+        check(
+            json!({"image": {"reference": "", "pullPolicy": "X"}}),
+            "[@.image.reference: Required value, @.image.pullPolicy: Unsupported value: \"X\": supported values: \"Always\", \"IfNotPresent\", \"Never\"]",
+        );
     }
-}
 
-fn projected_paths(source: &VolumeProjection) -> impl Iterator<Item = String> {
-    let secret = source.secret.iter().flat_map(|s| s.items.iter().flatten()).map(|item| item.path.clone());
-    let config = source.config_map.iter().flat_map(|s| s.items.iter().flatten()).map(|item| item.path.clone());
-    let downward = source.downward_api.iter().flat_map(|s| s.items.iter().flatten()).map(|item| item.path.clone());
-    let token = source.service_account_token.iter().map(|token| token.path.clone());
-    secret.chain(config).chain(downward).chain(token)
-}
-
-fn validate_projection(source: &VolumeProjection, path: &Path, errors: &mut Errors) {
-    let given = [
-        ("secret", source.secret.is_some()),
-        ("configMap", source.config_map.is_some()),
-        ("downwardAPI", source.downward_api.is_some()),
-        ("serviceAccountToken", source.service_account_token.is_some()),
-        ("clusterTrustBundle", source.cluster_trust_bundle.is_some()),
-        ("podCertificate", source.pod_certificate.is_some()),
-    ];
-    let mut given = given.iter().filter(|(_, given)| *given).map(|(name, _)| *name);
-    let Some(first) = given.next() else {
-        return errors.required(path.clone(), "must specify at least one source");
-    };
-    for other in given {
-        errors.forbidden(path.child(other), "may not specify more than 1 volume type per source");
-    }
-    let path = path.child(first);
-    if let Some(secret) = &source.secret {
-        if secret.name.is_empty() {
-            errors.required(path.child("name"), "");
-        }
-        validate_items(&secret.items, &path, errors);
-    }
-    if let Some(config_map) = &source.config_map {
-        if config_map.name.is_empty() {
-            errors.required(path.child("name"), "");
-        }
-        validate_items(&config_map.items, &path, errors);
-    }
-    for file in source.downward_api.iter().flat_map(|d| d.items.iter().flatten()) {
-        validate_downward_file(file, &path, errors);
-    }
-    if let Some(token) = &source.service_account_token {
-        let seconds = token.expiration_seconds.unwrap_or(3600);
-        if seconds < 600 {
-            errors.invalid(path.child("expirationSeconds"), seconds, "may not specify a duration less than 10 minutes");
-        }
-        if seconds > 1 << 32 {
-            errors.invalid(
-                path.child("expirationSeconds"),
-                seconds,
-                "may not specify a duration larger than 2^32 seconds",
-            );
-        }
-        if token.path.is_empty() {
-            errors.required(path.child("path"), "");
-        }
-    }
-}
-
-/// The path of a file in a volume: relative, without `..`, and not starting with the reserved `..`.
-fn validate_file_path(file: &str, path: &Path, errors: &mut Errors) {
-    if file.is_empty() {
-        errors.required(path.clone(), "");
-    }
-    validate_relative(file, path, errors);
-    if file.starts_with("..") && !file.starts_with("../") && file != ".." {
-        errors.invalid(path.clone(), file, "must not start with '..'");
-    }
-}
-
-pub(super) fn validate_relative(target: &str, path: &Path, errors: &mut Errors) {
-    if target.starts_with('/') {
-        errors.invalid(path.clone(), target, "must be a relative path");
-    }
-    validate_no_backsteps(target, path, "must not contain '..'", errors);
-}
-
-pub(super) fn validate_no_backsteps(target: &str, path: &Path, detail: &str, errors: &mut Errors) {
-    if target.split('/').any(|part| part == "..") {
-        errors.invalid(path.clone(), target, detail);
+    #[test]
+    fn a_claim_template_has_labels_and_annotations_only() {
+        let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+        check(
+            json!({"ephemeral": {"volumeClaimTemplate": {"metadata": {"name": "x", "labels": {"a": "b"}}, "spec": spec}}}),
+            "@.ephemeral.volumeClaimTemplate.metadata.name: Forbidden: cannot be set",
+        );
     }
 }

@@ -139,7 +139,15 @@ fn validate_ports(spec: &ServiceSpec, path: &Path, errors: &mut Errors) {
             }
         }
         if !numbers.insert((text(&port.protocol), port.port)) {
-            errors.duplicate(path, json!({"protocol": port.protocol, "port": port.port, "targetPort": 0}));
+            let fields = [
+                ("Name", json!("")),
+                ("Protocol", json!(port.protocol)),
+                ("AppProtocol", json!(null)),
+                ("Port", json!(port.port)),
+                ("TargetPort", json!(0)),
+                ("NodePort", json!(0)),
+            ];
+            errors.duplicate_struct(path, &fields);
         }
     }
 }
