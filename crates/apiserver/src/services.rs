@@ -38,8 +38,8 @@ pub struct Known {
 struct Held {
     revision: i64,
     addresses: Vec<Ipv4Addr>,
-    /// (protocol, node port).
-    ports: Vec<(String, u16)>,
+    /// Node ports, also those for health checks.
+    ports: Vec<u16>,
 }
 
 /// See the module.
@@ -55,8 +55,6 @@ pub struct ServiceNumbers {
 struct Taken {
     addresses: HashSet<Ipv4Addr>,
     ports: HashSet<u16>,
-    /// With protocol: one Service may use a port number for two protocols.
-    exact: HashSet<(String, u16)>,
 }
 
 impl ServiceNumbers {
@@ -92,20 +90,31 @@ impl ServiceNumbers {
         let mut known = self.known.clone().lock_owned().await;
         let newest = known.refresh(&call.resource.cache, &call.resource.source);
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let taken = known.taken(&call.key(&name));
+        // A Service keeps its own numbers; one that is new has none, even if its name is taken.
+        let taken = known.taken(old.map(|_| call.key(&name)).as_ref());
         semantics::kinds::prepare_service_allocation(object, old);
         let mut errors = Errors::new();
-        self.allocate_address(call, object, &taken, &mut errors);
-        self.allocate_ports(call, object, &taken, &mut errors);
+        self.allocate_address(call, object, &taken, dry_run, &mut errors);
+        if errors.is_empty() {
+            self.allocate_ports(call, object, &taken, dry_run, &mut errors);
+        }
+        if errors.is_empty() {
+            self.allocate_health_port(call, object, &taken, dry_run)?;
+        }
         if !errors.is_empty() {
             return Err(call.rejected(&name, semantics::Rejection::Invalid(errors.into_vec())));
         }
         Ok((!dry_run).then_some(Allocation { newest, _known: known }))
     }
 
-    fn allocate_address(&self, call: &Call, object: &mut Value, taken: &Taken, errors: &mut Errors) {
+    /// As upstream's, a dry run takes an address that is in use.
+    fn allocate_address(&self, call: &Call, object: &mut Value, taken: &Taken, dry_run: bool, errors: &mut Errors) {
         let spec = &mut object["spec"];
         if spec["type"] == "ExternalName" {
+            return;
+        }
+        validate_families(spec, errors);
+        if !errors.is_empty() {
             return;
         }
         let asked = spec["clusterIP"].as_str().unwrap_or_default().to_owned();
@@ -123,13 +132,18 @@ impl ServiceNumbers {
                     return;
                 }
             },
+            text if !semantics::names::ip_address(text).is_empty() => {
+                return errors.invalid_each(&path.index(0), text, semantics::names::ip_address(text));
+            }
             text => {
                 let problem = match text.parse::<Ipv4Addr>() {
                     Ok(ip) if !self.contains(ip) => Some(format!(
                         "the provided IP ({text}) is not in the valid range. The range of valid IPs is {}",
                         self.cidr_text
                     )),
-                    Ok(ip) if taken.addresses.contains(&ip) => Some("provided IP is already allocated".to_owned()),
+                    Ok(ip) if taken.addresses.contains(&ip) && !dry_run => {
+                        Some("provided IP is already allocated".to_owned())
+                    }
                     Ok(ip) => {
                         fill_address(spec, ip);
                         return;
@@ -166,68 +180,105 @@ impl ServiceNumbers {
         in_range(band, upper).or_else(|| in_range(0, band))
     }
 
-    fn allocate_ports(&self, call: &Call, object: &mut Value, taken: &Taken, errors: &mut Errors) {
+    /// Ports of one number, such as DNS's two, share a node port. The first problem ends the search.
+    fn allocate_ports(&self, call: &Call, object: &mut Value, taken: &Taken, dry_run: bool, errors: &mut Errors) {
         let spec = &mut object["spec"];
-        let kind = spec["type"].as_str().unwrap_or_default().to_owned();
-        let wants = match kind.as_str() {
+        let wants = match spec["type"].as_str().unwrap_or_default() {
             "NodePort" => true,
             "LoadBalancer" => spec["allocateLoadBalancerNodePorts"].as_bool().unwrap_or(true),
             _ => false,
         };
-        let mut own: HashSet<(String, u16)> = HashSet::new();
-        if let Some(ports) = spec["ports"].as_array_mut() {
-            for (index, port) in ports.iter_mut().enumerate() {
-                let given = port["nodePort"].as_u64().unwrap_or(0);
-                if given == 0 && !(wants && matches!(kind.as_str(), "NodePort" | "LoadBalancer")) {
+        let Some(ports) = spec["ports"].as_array_mut() else { return };
+        let asked: Vec<(u64, u64)> =
+            ports.iter().map(|port| (number(port, "port"), number(port, "nodePort"))).collect();
+        let mut own: HashSet<u16> = HashSet::new();
+        let mut shared: HashMap<u64, u16> = HashMap::new();
+        for (index, (port, given)) in asked.iter().copied().enumerate() {
+            let wanted = match shared.get(&port) {
+                _ if given == 0 && !wants => continue,
+                Some(node_port) if given == 0 || given == u64::from(*node_port) => {
+                    ports[index]["nodePort"] = json!(node_port);
                     continue;
                 }
-                let path = Path::root("spec").child("ports").index(index).child("nodePort");
-                let protocol = port["protocol"].as_str().unwrap_or("TCP").to_owned();
-                match self.port(call, given, &protocol, taken, &mut own) {
-                    Ok(number) => port["nodePort"] = json!(number),
-                    Err(detail) => errors.invalid(path, given, detail),
+                Some(_) => given,
+                None => {
+                    let same = asked[index..].iter().filter(|(other, _)| *other == port);
+                    same.map(|(_, given)| *given).find(|given| *given != 0).unwrap_or(0)
                 }
-            }
-        }
-        let local = spec["externalTrafficPolicy"] == "Local" && kind == "LoadBalancer";
-        if local {
-            let given = spec["healthCheckNodePort"].as_u64().unwrap_or(0);
-            match self.port(call, given, "health", taken, &mut own) {
-                Ok(number) => spec["healthCheckNodePort"] = json!(number),
-                Err(detail) => errors.invalid(Path::root("spec").child("healthCheckNodePort"), given, detail),
+            };
+            match self.port(call, wanted, taken, &mut own, dry_run) {
+                Ok(node_port) => {
+                    ports[index]["nodePort"] = json!(node_port);
+                    shared.entry(port).or_insert(node_port);
+                }
+                Err(detail) => {
+                    let path = Path::root("spec").child("ports").index(index).child("nodePort");
+                    return errors.invalid(path, wanted, detail);
+                }
             }
         }
     }
 
-    /// The port number that is asked for, or a free one for 0.
+    /// The port at which a balancer asks for the health of local endpoints.
+    fn allocate_health_port(
+        &self,
+        call: &Call,
+        object: &mut Value,
+        taken: &Taken,
+        dry_run: bool,
+    ) -> Result<(), ApiError> {
+        let spec = &mut object["spec"];
+        if spec["externalTrafficPolicy"] != "Local" || spec["type"] != "LoadBalancer" {
+            return Ok(());
+        }
+        let mut own: HashSet<u16> = spec["ports"].as_array().into_iter().flatten().filter_map(node_port).collect();
+        let given = number(spec, "healthCheckNodePort");
+        let port = self.port(call, given, taken, &mut own, dry_run).map_err(|problem| {
+            ApiError::internal(format!("failed to allocate requested HealthCheck NodePort {given}: {problem}"))
+        })?;
+        spec["healthCheckNodePort"] = json!(port);
+        Ok(())
+    }
+
+    /// The port number that is asked for, or a free one for 0. As upstream's, a dry run takes any number that is free.
     fn port(
         &self,
         call: &Call,
         given: u64,
-        protocol: &str,
         taken: &Taken,
-        own: &mut HashSet<(String, u16)>,
+        own: &mut HashSet<u16>,
+        dry_run: bool,
     ) -> Result<u16, String> {
         let (low, high) = self.ports;
-        let free = |port: u16, own: &HashSet<(String, u16)>| {
-            !taken.ports.contains(&port) && !own.iter().any(|(_, p)| *p == port)
-        };
         if given == 0 {
             let length = u64::from(high - low) + 1;
             let offset = call.registry().draw(length);
-            let found = (0..length).map(|step| low + ((offset + step) % length) as u16).find(|port| free(*port, own));
-            let port = found.ok_or("range is full")?;
-            own.insert((protocol.to_owned(), port));
+            let mut all = (0..length).map(|step| low + ((offset + step) % length) as u16);
+            let port = all.find(|port| !taken.ports.contains(port) && !own.contains(port)).ok_or("range is full")?;
+            own.insert(port);
             return Ok(port);
         }
-        let port = u16::try_from(given).ok().filter(|port| (low..=high).contains(port)).ok_or_else(|| {
-            format!("provided port is not in the valid range. The range of valid ports is {low}-{high}")
-        })?;
-        let key = (protocol.to_owned(), port);
-        if taken.ports.contains(&port) || taken.exact.contains(&key) || !own.insert(key) {
+        let port =
+            u16::try_from(given).ok().filter(|port| dry_run || (low..=high).contains(port)).ok_or_else(|| {
+                format!("provided port is not in the valid range. The range of valid ports is {low}-{high}")
+            })?;
+        if taken.ports.contains(&port) || !own.insert(port) {
             return Err("provided port is already allocated".to_owned());
         }
         Ok(port)
+    }
+}
+
+/// The cluster has addresses of one family only.
+fn validate_families(spec: &Value, errors: &mut Errors) {
+    let path = Path::root("spec");
+    if spec["ipFamilyPolicy"] == "RequireDualStack" {
+        let detail = "this cluster is not configured for dual-stack services";
+        errors.invalid(path.child("ipFamilyPolicy"), "RequireDualStack", detail);
+    }
+    let families = spec["ipFamilies"].as_array().into_iter().flatten().enumerate();
+    for (index, _) in families.filter(|(_, family)| *family == "IPv6") {
+        errors.invalid(path.child("ipFamilies").index(index), "IPv6", "not configured on this cluster");
     }
 }
 
@@ -266,12 +317,12 @@ impl Known {
         snapshot.revision
     }
 
-    fn taken(&self, but: &Bytes) -> Taken {
-        let mut taken = Taken { addresses: HashSet::new(), ports: HashSet::new(), exact: HashSet::new() };
-        for (_, held) in self.services.iter().filter(|(key, _)| *key != but) {
+    /// `but` is the Service that asks.
+    fn taken(&self, but: Option<&Bytes>) -> Taken {
+        let mut taken = Taken { addresses: HashSet::new(), ports: HashSet::new() };
+        for (_, held) in self.services.iter().filter(|(key, _)| Some(*key) != but) {
             taken.addresses.extend(held.addresses.iter().copied());
-            taken.ports.extend(held.ports.iter().map(|(_, port)| *port));
-            taken.exact.extend(held.ports.iter().cloned());
+            taken.ports.extend(held.ports.iter().copied());
         }
         taken
     }
@@ -289,12 +340,17 @@ fn held(service: &Value, revision: i64) -> Held {
         }
     }
     for port in spec["ports"].as_array().into_iter().flatten() {
-        if let Some(number) = port["nodePort"].as_u64().and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0) {
-            held.ports.push((port["protocol"].as_str().unwrap_or("TCP").to_owned(), number));
-        }
+        held.ports.extend(node_port(port));
     }
-    if let Some(number) = spec["healthCheckNodePort"].as_u64().and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0) {
-        held.ports.push(("health".to_owned(), number));
-    }
+    held.ports.extend(u16::try_from(number(spec, "healthCheckNodePort")).ok().filter(|port| *port > 0));
     held
+}
+
+fn node_port(port: &Value) -> Option<u16> {
+    u16::try_from(number(port, "nodePort")).ok().filter(|port| *port > 0)
+}
+
+/// 0 for what is missing or no number of a port.
+fn number(value: &Value, field: &str) -> u64 {
+    value[field].as_u64().unwrap_or(0)
 }

@@ -160,6 +160,10 @@ async fn ensure(
     if code.is_success() || code == StatusCode::CONFLICT {
         return Ok(());
     }
+    // Another server was faster, and what it made holds what this one asked for, such as an address.
+    if ask(server, Method::GET, &one, None).await.0 == StatusCode::OK {
+        return Ok(());
+    }
     Err(StartError::Bootstrap { what: one, answer })
 }
 
