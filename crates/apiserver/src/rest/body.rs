@@ -6,6 +6,7 @@
 
 mod claim;
 mod failure;
+mod yaml;
 
 use api::codec::{self, envelope};
 use api::schema::MessageRef;
@@ -20,6 +21,7 @@ use crate::error::ApiError;
 use crate::negotiate::{Media, negotiate_input};
 use crate::write_options::{FieldValidation, OptionsKind, WriteOptions};
 
+pub use self::yaml::yaml;
 use claim::Claim;
 pub use failure::Failure;
 
@@ -149,12 +151,6 @@ fn report(
 pub fn yaml_to_json(bytes: &[u8]) -> Result<Vec<u8>, Failure> {
     let value = yaml(bytes).map_err(Failure::Unrecognized)?;
     serde_json::to_vec(&value).map_err(|error| Failure::Unrecognized(error.to_string()))
-}
-
-/// The first error of a YAML text, without a picture of where it is.
-pub fn yaml(bytes: &[u8]) -> Result<Value, String> {
-    let text = std::str::from_utf8(bytes).map_err(|error| format!("yaml: {error}"))?;
-    serde_saphyr::from_str(text).map_err(|error| format!("yaml: {}", error.without_snippet()))
 }
 
 fn decode_proto(bytes: &[u8], expected: Expected<'_>) -> Result<Value, Failure> {
