@@ -4,11 +4,15 @@
 //! of a server-side apply.
 //! The rules are `semantics::apply`; this file brings the manager's name, the version and the time.
 
+use api::kinds::Kind;
+use http::HeaderMap;
+use jiff::Timestamp;
 use semantics::Subresource;
 use semantics::apply::{ApplyError, Configuration, Writer};
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
+use crate::request::Query;
 use crate::rest::Call;
 
 fn writer<'a>(call: &'a Call, manager: &'a str, sub: Subresource) -> Writer<'a> {
@@ -20,6 +24,25 @@ fn writer<'a>(call: &'a Call, manager: &'a str, sub: Subresource) -> Writer<'a> 
         message: call.resource.message,
         reset: call.resource.strategy.reset_fields(sub),
     }
+}
+
+/// Who writes: what the query says, or the program's name from its user agent.
+pub fn manager_of(headers: &HeaderMap, query: &Query) -> String {
+    let agent = headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    semantics::apply::manager_name(query.get("fieldManager").unwrap_or_default(), agent)
+}
+
+/// Records the caller as the owner of a question that is answered and not stored.
+pub fn track_review(object: &mut Value, kind: &Kind, manager: &str, now: Timestamp) {
+    let writer = Writer {
+        manager,
+        api_version: kind.api_version,
+        subresource: "",
+        now,
+        message: Some(kind.message),
+        reset: Vec::new(),
+    };
+    semantics::apply::track(&writer, object, None);
 }
 
 /// Records the caller as the owner of what it changed. `old` is absent at creation.
@@ -38,6 +61,28 @@ pub fn apply(
 ) -> Result<Value, ApiError> {
     let manager = call.field_manager();
     semantics::apply::apply(&writer(call, &manager, sub), current, config, force).map_err(apply_error)
+}
+
+/// As [`writer`], for the Scale of the resource.
+fn scale_writer<'a>(call: &'a Call, manager: &'a str) -> Writer<'a> {
+    Writer {
+        api_version: "autoscaling/v1",
+        message: api::schema::by_kind("autoscaling", "v1", "Scale"),
+        reset: Vec::new(),
+        ..writer(call, manager, Subresource::Main)
+    }
+}
+
+/// As [`track`], for a Scale.
+pub fn track_scale(call: &Call, scale: &mut Value, live: &Value) {
+    let manager = call.field_manager();
+    semantics::apply::track(&scale_writer(call, &manager), scale, Some(live));
+}
+
+/// As [`apply`], for a Scale.
+pub fn apply_scale(call: &Call, live: &Value, config: Configuration<'_>, force: bool) -> Result<Value, ApiError> {
+    let manager = call.field_manager();
+    semantics::apply::apply(&scale_writer(call, &manager), Some(live), config, force).map_err(apply_error)
 }
 
 /// 409 with one cause per conflict; 400; 500 for what does not conform to the schema.

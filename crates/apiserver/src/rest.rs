@@ -125,8 +125,7 @@ impl Call {
 
     /// Who is written into managed fields: the parameter, or the first word of the user agent.
     pub fn field_manager(&self) -> String {
-        let agent = self.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        semantics::apply::manager_name(self.query.get("fieldManager").unwrap_or_default(), agent)
+        crate::managed::manager_of(&self.headers, &self.query)
     }
 
     /// How the client wants an object (or a list, or a stream) of this resource.

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use api::kinds;
+use api::schema::MessageRef;
 use http::request::Parts;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -13,6 +14,7 @@ use crate::body::Body;
 use crate::chain::{Attributes, Identity, Review};
 use crate::encode::value_bytes;
 use crate::error::ApiError;
+use crate::managed;
 use crate::negotiate::{Offers, negotiate_input, negotiate_output};
 use crate::request::{Query, RequestInfo};
 use crate::rest::body::{Expected, decode, read};
@@ -51,11 +53,20 @@ pub async fn serve(
     let media = negotiate_input(&parts.headers)?;
     let bytes = read(body, core.config.body_bytes_max).await?;
     let expected = Expected { api_version: kind.api_version, kind: kind.kind, message: Some(kind.message) };
-    let object =
+    let mut object =
         decode(&bytes, media, expected, WriteOptions::parse(&query, OptionsKind::Create)?.validation, warnings)?;
     let review = review.ok_or_else(ApiError::no_such_resource)?;
+    let manager = managed::manager_of(&parts.headers, &query);
+    managed::track_review(&mut object, kind, &manager, core.registry.now());
     let answer = review.review(&info.resource, object, &attributes).await?;
+    let answer = canonical(&answer, kind.message)?;
     Ok(respond(StatusCode::CREATED, wants.media, value_bytes(&answer, wants.media, wants.pretty)?))
+}
+
+/// The answer as any object is served: without what is empty.
+fn canonical(answer: &Value, message: MessageRef) -> Result<Value, ApiError> {
+    let bytes = api::codec::encode_object(answer, message).map_err(ApiError::internal)?;
+    api::codec::decode_object(&bytes, message).map_err(ApiError::internal)
 }
 
 /// The three components of old; all live in this process, so they are as healthy as this answer.

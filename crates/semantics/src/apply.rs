@@ -11,6 +11,7 @@
 mod conformity;
 mod field_set;
 mod managers;
+pub mod scale;
 mod shape;
 mod walk;
 

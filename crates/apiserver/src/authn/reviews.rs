@@ -62,6 +62,8 @@ impl Review for IdentityReviews {
             if resource == "tokenreviews" {
                 return self.review_token(object);
             }
+            // The question is not repeated.
+            object["metadata"] = json!({"creationTimestamp": semantics::time::rfc3339(self.tokens.clock.now())});
             object["status"] = json!({"userInfo": user_info(&attributes.identity)});
             Ok(object)
         })

@@ -30,20 +30,25 @@ impl AccessReviews {
 
     async fn access(&self, kind: &str, mut object: Value, request: &Attributes) -> Result<Value, ApiError> {
         let is_self = kind == "SelfSubjectAccessReview";
+        let is_local = kind == "LocalSubjectAccessReview";
+        if let Some(metadata) = object["metadata"].as_object_mut().filter(|_| !is_local) {
+            metadata.remove("namespace");
+        }
+        if is_local && text(&object["metadata"]["namespace"]).is_empty() {
+            object["metadata"]["namespace"] = request.namespace.as_str().into();
+        }
+        if is_local && object["metadata"]["namespace"] != request.namespace.as_str() {
+            let why = "the namespace of the provided object does not match the namespace sent on the request";
+            return Err(ApiError::bad_request(why));
+        }
         let mut causes = validate_spec(&object["spec"], !is_self);
-        if kind == "LocalSubjectAccessReview" {
-            if text(&object["metadata"]["namespace"]).is_empty() {
-                object["metadata"]["namespace"] = request.namespace.as_str().into();
-            }
+        causes.extend(validate_metadata(&object["metadata"], is_local));
+        if is_local {
             causes.extend(validate_local(&object));
         }
         if !causes.is_empty() {
             // Upstream names no kind here.
             return Err(ApiError::invalid(GROUP, "", "", causes));
-        }
-        if kind == "LocalSubjectAccessReview" && object["metadata"]["namespace"] != request.namespace.as_str() {
-            let why = format!("spec.resourceAttributes.namespace must match namespace: {}", request.namespace);
-            return Err(ApiError::bad_request(why));
         }
         let identity = if is_self { request.identity.clone() } else { subject(&object["spec"]) };
         let decision = self.authorizer.authorize(&attributes(&object["spec"], identity)).await;
@@ -124,7 +129,88 @@ fn validate_spec(spec: &Value, needs_subject: bool) -> Vec<Value> {
     if needs_subject && text(&spec["user"]).is_empty() && strings(&spec["groups"]).is_empty() {
         causes.push(invalid("spec.user", "\"\"", "at least one of user or group must be specified"));
     }
+    for selector in ["fieldSelector", "labelSelector"] {
+        let given = &spec["resourceAttributes"][selector];
+        if given.is_object() {
+            validate_selector(given, &format!("spec.resourceAttributes.{selector}"), &mut causes);
+        }
+    }
     causes
+}
+
+/// A selector is either a text or a list of requirements; operators of newer clients are let through.
+fn validate_selector(selector: &Value, path: &str, causes: &mut Vec<Value>) {
+    let raw = text(&selector["rawSelector"]);
+    let requirements = selector["requirements"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if !raw.is_empty() && !requirements.is_empty() {
+        let why = "may not specified at the same time as requirements";
+        causes.push(invalid(&format!("{path}.rawSelector"), &semantics::field::quote(raw), why));
+    }
+    if raw.is_empty() && requirements.is_empty() {
+        let why = format!("when {path} is specified, requirements or rawSelector is required");
+        causes.push(refused("Required", &format!("{path}.requirements"), &format!("Required value: {why}")));
+    }
+    for (index, requirement) in requirements.iter().enumerate() {
+        let at = format!("{path}.requirements[{index}]");
+        if text(&requirement["key"]).is_empty() && path.ends_with("fieldSelector") {
+            causes.push(refused("Required", &format!("{at}.key"), "Required value: must be specified"));
+        }
+        let values = requirement["values"].as_array().map_or(0, Vec::len);
+        match text(&requirement["operator"]) {
+            "In" | "NotIn" if values == 0 => {
+                let why = "Required value: must be specified when `operator` is 'In' or 'NotIn'";
+                causes.push(refused("Required", &format!("{at}.values"), why));
+            }
+            "Exists" | "DoesNotExist" if values > 0 => {
+                let why = "Forbidden: may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+                causes.push(refused("Forbidden", &format!("{at}.values"), why));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A review has no metadata of its own, but for the namespace of a local one, and who asks.
+fn validate_metadata(metadata: &Value, is_local: bool) -> Option<Value> {
+    let empty = |value: &Value| match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(entries) => entries.is_empty(),
+        _ => false,
+    };
+    let mut fields = metadata.as_object().into_iter().flatten();
+    fields.find(|(name, value)| *name != "managedFields" && !(is_local && *name == "namespace") && !empty(value))?;
+    let why = if is_local { "must be empty except for namespace" } else { "must be empty" };
+    Some(invalid("metadata", &shown_metadata(metadata), why))
+}
+
+/// The metadata with its fields in the order of the API's own struct.
+fn shown_metadata(metadata: &Value) -> String {
+    const FIELDS: [&str; 14] = [
+        "name",
+        "generateName",
+        "namespace",
+        "selfLink",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "labels",
+        "annotations",
+        "ownerReferences",
+        "finalizers",
+    ];
+    const ENTRY: [&str; 7] = ["manager", "operation", "apiVersion", "time", "fieldsType", "fieldsV1", "subresource"];
+    let in_order = |value: &Value, names: &[&str]| {
+        let given = names.iter().filter_map(|name| Some((name, value.get(*name)?)));
+        given.map(|(name, value)| format!("\"{name}\":{value}")).collect::<Vec<_>>().join(",")
+    };
+    let entries = metadata["managedFields"].as_array().into_iter().flatten();
+    let entries = entries.map(|entry| format!("{{{}}}", in_order(entry, &ENTRY))).collect::<Vec<_>>().join(",");
+    format!("{{{},\"managedFields\":[{entries}]}}", in_order(metadata, &FIELDS))
 }
 
 fn validate_local(object: &Value) -> Vec<Value> {
@@ -148,7 +234,11 @@ fn shown_attributes(spec: &Value) -> String {
 }
 
 fn invalid(field: &str, shown: &str, why: &str) -> Value {
-    json!({"reason": "FieldValueInvalid", "field": field, "message": format!("Invalid value: {shown}: {why}")})
+    refused("Invalid", field, &format!("Invalid value: {shown}: {why}"))
+}
+
+fn refused(reason: &str, field: &str, message: &str) -> Value {
+    json!({"reason": format!("FieldValue{reason}"), "field": field, "message": message})
 }
 
 fn subject(spec: &Value) -> Identity {

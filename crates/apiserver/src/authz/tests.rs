@@ -203,6 +203,31 @@ async fn access_reviews() {
 }
 
 #[tokio::test]
+async fn refused_access_reviews() {
+    let check = async |resource: &str, metadata: serde_json::Value, attributes: serde_json::Value, expect: &str| {
+        let object = json!({"metadata": metadata, "spec": {"user": "u", "resourceAttributes": attributes}});
+        let message =
+            review(resource, object, user("u", &[])).await.map_or_else(|error| error.message, |_| String::new());
+        assert_eq!(message, expect.replace('@', ".authorization.k8s.io \"\" is invalid: spec.resourceAttributes"));
+    };
+    let (all, local) = ("subjectaccessreviews", "localsubjectaccessreviews");
+    check(local, json!({}), json!({"namespace": "ns"}), "").await;
+    let mismatch = "the namespace of the provided object does not match the namespace sent on the request";
+    check(local, json!({"namespace": "x"}), json!({"namespace": "x"}), mismatch).await;
+    check(all, json!({}), json!({"fieldSelector": {"requirements": [{"key": "a", "operator": "New"}]}}), "").await;
+    let both = json!({"labelSelector": {"rawSelector": "a=b", "requirements": [{"key": "a", "operator": "Exists"}]}});
+    let expect =
+        "@.labelSelector.rawSelector: Invalid value: \"a=b\": may not specified at the same time as requirements";
+    check(all, json!({}), both, expect).await;
+    let expect = "@.fieldSelector.requirements: Required value: when spec.resourceAttributes.fieldSelector is specified, requirements or rawSelector is required";
+    check(all, json!({}), json!({"fieldSelector": {}}), expect).await;
+    let metadata =
+        json!({"labels": {"a": "b"}, "name": "x", "managedFields": [{"manager": "m", "operation": "Update"}]});
+    let expect = ".authorization.k8s.io \"\" is invalid: metadata: Invalid value: {\"name\":\"x\",\"labels\":{\"a\":\"b\"},\"managedFields\":[{\"manager\":\"m\",\"operation\":\"Update\"}]}: must be empty";
+    check(all, metadata, json!({}), expect).await;
+}
+
+#[tokio::test]
 async fn rules_review() {
     let object = json!({"spec": {"namespace": "ns"}});
     let got = review("selfsubjectrulesreviews", object, user("u", &["system:authenticated"])).await.unwrap();

@@ -118,7 +118,7 @@ async fn apply(
     change: Change,
     validation: FieldValidation,
 ) -> Result<Response<Body>, ApiError> {
-    let sent = applied(call, bytes)?;
+    let sent = applied(call, bytes, Expected::of(call))?;
     let decoded = body::decode_patched(&sent, Expected::of(call), validation, &call.warnings)
         .map_err(|failure| failure.of_object(bytes, Expected::of(call)))?;
     let change = Change { creates: change.sub == Subresource::Main, tracked: true, ..change };
@@ -139,8 +139,8 @@ async fn apply(
     call.reply(if created { StatusCode::CREATED } else { StatusCode::OK }, &entry)
 }
 
-/// The configuration as it was sent, if it is one of this kind and conforms to the schema.
-fn applied(call: &Call, bytes: &[u8]) -> Result<Value, ApiError> {
+/// The configuration as it was sent, if it is of the kind that is expected and conforms to its schema.
+pub fn applied(call: &Call, bytes: &[u8], expected: Expected<'_>) -> Result<Value, ApiError> {
     let mut sent =
         body::yaml(bytes).map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
     if sent.is_null() {
@@ -150,10 +150,10 @@ fn applied(call: &Call, bytes: &[u8]) -> Result<Value, ApiError> {
         let detail = format!("error unmarshaling JSON: while decoding JSON: {}", no_map(&sent));
         return Err(ApiError::bad_request(format!("error decoding patch: {detail}")));
     }
-    if sent["apiVersion"] != call.resource.api_version.as_str() || sent["kind"] != call.resource.kind_name.as_str() {
+    if sent["apiVersion"] != expected.api_version || sent["kind"] != expected.kind {
         return Err(ApiError::bad_request(format!("invalid object type: {}", semantics::apply::type_of(&sent))));
     }
-    semantics::apply::check(&sent, call.resource.message).map_err(managed::apply_error)?;
+    semantics::apply::check(&sent, expected.message).map_err(managed::apply_error)?;
     fill_name(call, &mut sent)?;
     Ok(sent)
 }

@@ -95,6 +95,21 @@ impl Manager {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Managers(Vec<Manager>);
 
+impl FromIterator<Manager> for Managers {
+    fn from_iter<I: IntoIterator<Item = Manager>>(managers: I) -> Self {
+        Self(managers.into_iter().collect())
+    }
+}
+
+impl IntoIterator for Managers {
+    type Item = Manager;
+    type IntoIter = std::vec::IntoIter<Manager>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 impl Managers {
     /// Reads `metadata.managedFields`; what cannot be read counts as no entries.
     pub(super) fn of(object: &Value) -> Self {

@@ -1,15 +1,18 @@
 //! Scale: the replica count of any kind that has one, as an autoscaling/v1 Scale.
 //!
-//! Invariant: writing a Scale changes `spec.replicas` and nothing else; its resource version is that of the object.
+//! Invariants: writing a Scale changes `spec.replicas` and who owns it, nothing else; its resource version is that of the
+//! object.
 
 use api::selector::LabelSelector;
 use http::{Response, StatusCode};
 use semantics::Subresource;
+use semantics::apply::{Configuration, scale};
 use serde_json::{Value, json};
 
 use crate::body::Body;
 use crate::encode::Encoder;
 use crate::error::ApiError;
+use crate::managed;
 use crate::negotiate::{Media, PatchType, Representation, negotiate_input, negotiate_patch};
 use crate::rest::body::{self, Expected};
 use crate::rest::update::{Change, modify};
@@ -39,12 +42,15 @@ pub async fn handle(call: &Call, request_body: Body) -> Result<Response<Body>, A
     let bytes = body::read(request_body, call.core.config.body_bytes_max).await?;
     let wanted = Wanted::parse(call, kind, media, &bytes, validation)?;
     let change =
-        Change { sub: Subresource::Main, dry_run, options_kind: options_kind.name(), creates: false, tracked: false };
+        Change { sub: Subresource::Main, dry_run, options_kind: options_kind.name(), creates: false, tracked: true };
     let make = |current: Option<&Value>| -> Result<Value, ApiError> {
         let current = current.ok_or_else(|| call.not_found(&call.info.name))?;
-        let scale = wanted.make(call, &derive_scale(call, current)?, validation)?;
+        let mut live = derive_scale(call, current)?;
+        scale::lend_managers(current, &mut live);
+        let scale = wanted.make(call, &live, validation)?;
         check(call, &scale)?;
         let mut object = current.clone();
+        scale::take_back_managers(&mut object, &call.resource.api_version, &scale);
         object["spec"]["replicas"] = json!(scale["spec"]["replicas"].as_i64().unwrap_or(0));
         let version = scale["metadata"]["resourceVersion"].as_str().unwrap_or_default();
         object["metadata"]["resourceVersion"] = json!(version);
@@ -62,7 +68,7 @@ pub async fn handle(call: &Call, request_body: Body) -> Result<Response<Body>, A
 enum Wanted {
     Whole(Value),
     Patched(patch::Patch),
-    Applied(Value),
+    Applied { sent: Value, decoded: Value },
 }
 
 impl Wanted {
@@ -75,7 +81,10 @@ impl Wanted {
     ) -> Result<Self, ApiError> {
         match (kind, media) {
             (Some(PatchType::Apply), _) => {
-                body::decode(bytes, Media::Yaml, expected(), validation, &call.warnings).map(Self::Applied)
+                let sent = patch::applied(call, bytes, expected())?;
+                let decoded = body::decode_patched(&sent, expected(), validation, &call.warnings)
+                    .map_err(|failure| failure.of_object(bytes, expected()))?;
+                Ok(Self::Applied { sent, decoded })
             }
             (Some(kind), _) => patch::parse(kind, bytes).map(Self::Patched),
             (None, Some(media)) => body::decode(bytes, media, expected(), validation, &call.warnings).map(Self::Whole),
@@ -83,16 +92,18 @@ impl Wanted {
         }
     }
 
-    fn make(&self, call: &Call, current: &Value, validation: FieldValidation) -> Result<Value, ApiError> {
-        match self {
-            Self::Whole(scale) => Ok(scale.clone()),
-            Self::Applied(scale) => {
-                let mut out = current.clone();
-                out["spec"]["replicas"] = scale["spec"]["replicas"].clone();
-                Ok(out)
+    /// The Scale wanted, with its managed fields.
+    fn make(&self, call: &Call, live: &Value, validation: FieldValidation) -> Result<Value, ApiError> {
+        let mut scale = match self {
+            Self::Applied { sent, decoded } => {
+                let config = Configuration { sent, decoded };
+                return managed::apply_scale(call, live, config, call.query.flag("force"));
             }
-            Self::Patched(patch) => patch::patched(patch, current, expected(), validation, &call.warnings),
-        }
+            Self::Whole(scale) => scale.clone(),
+            Self::Patched(patch) => patch::patched(patch, live, expected(), validation, &call.warnings)?,
+        };
+        managed::track_scale(call, &mut scale, live);
+        Ok(scale)
     }
 }
 
