@@ -15,6 +15,7 @@ pub mod node_restriction;
 pub mod node_taint;
 pub mod priority;
 pub mod service_account;
+pub mod storage_protection;
 pub mod tolerations;
 
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub fn default_plugins(rbac: Arc<Rbac>, authorizer: Arc<dyn Authorizer>) -> Vec<
         Arc::new(node_taint::TaintNodesByCondition),
         Arc::new(priority::Priority),
         Arc::new(tolerations::DefaultTolerationSeconds),
+        Arc::new(storage_protection::StorageObjectInUseProtection),
         Arc::new(EscalationCheck::new(rbac, authorizer)),
     ]
 }

@@ -11,6 +11,7 @@
 //!     quotas       what a namespace holds -> the usage of its ResourceQuotas
 //!     garbage      owner references -> deletions
 //!     namespaces   a namespace's end -> deletions of its content
+//!     protection   claims and volumes -> finalizers while they are in use
 //!     service_accounts, root_ca      what every namespace has
 //! ```
 //!
@@ -28,6 +29,7 @@ pub mod namespaces;
 pub mod nodes;
 mod numbers;
 pub mod pods;
+pub mod protection;
 pub mod quotas;
 pub mod registry;
 pub mod replicas;

@@ -15,6 +15,7 @@ use crate::nodes::cidr::{CidrRange, NodeCidrController};
 use crate::nodes::eviction::TaintEvictionController;
 use crate::nodes::health::NodeHealthController;
 use crate::nodes::pod_gc::PodGarbageCollector;
+use crate::protection::{ClaimProtection, VolumeProtection};
 use crate::quotas::ResourceQuotaController;
 use crate::replicas::ReplicaController;
 use crate::root_ca::RootCaPublisher;
@@ -48,5 +49,7 @@ pub fn register_all<R: Registrar>(registrar: &mut R, settings: &Settings) {
     registrar.register(PodGarbageCollector);
     registrar.register(ResourceQuotaController);
     registrar.register(NamespaceController);
+    registrar.register(ClaimProtection);
+    registrar.register(VolumeProtection);
     registrar.register(GarbageCollector);
 }

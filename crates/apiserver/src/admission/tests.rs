@@ -348,3 +348,19 @@ async fn a_new_node_is_tainted() {
         json!([{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}])
     );
 }
+
+#[tokio::test]
+async fn storage_is_protected_from_its_creation() {
+    let check = async |operation: Operation, what: &str, finalizers: Value, expect: Value| {
+        let object = json!({"metadata": {"name": "v", "finalizers": finalizers}});
+        let mut request = write(operation, user("u", &[]), what, object);
+        run(&mut request).await.unwrap();
+        assert_eq!(request.object.unwrap()["metadata"]["finalizers"], expect, "{what}");
+    };
+    let (claim, volume) = ("core/persistentvolumeclaims ns/v", "core/persistentvolumes -/v");
+    let claims = "kubernetes.io/pvc-protection";
+    check(Operation::Create, claim, Value::Null, json!([claims])).await;
+    check(Operation::Create, claim, json!(["a.b/c", claims]), json!(["a.b/c", claims])).await;
+    check(Operation::Create, volume, json!(["a.b/c"]), json!(["a.b/c", "kubernetes.io/pv-protection"])).await;
+    check(Operation::Update, claim, json!([]), json!([])).await;
+}
