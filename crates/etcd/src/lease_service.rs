@@ -32,7 +32,8 @@ impl Lease for LeaseService {
         let granted = bounded(self.member.store.lease_grant(id, ttl.max(TTL_SECONDS_MIN))).await;
         let granted = granted.map_err(|error| status_of(&error))?;
         count(&self.member.counters.leases_granted);
-        let header = Some(self.member.header_now());
+        // Not the newest revision by now: clients order what they know by it.
+        let header = Some(self.member.header(granted.revision));
         let (id, ttl) = (granted.id, granted.ttl_seconds);
         Ok(Response::new(LeaseGrantResponse { header, id, ttl, error: String::new() }))
     }
@@ -41,9 +42,10 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
-        bounded(self.member.store.lease_revoke(request.get_ref().id)).await.map_err(|error| status_of(&error))?;
+        let revoked = bounded(self.member.store.lease_revoke(request.get_ref().id)).await;
+        let revision = revoked.map_err(|error| status_of(&error))?;
         count(&self.member.counters.leases_revoked);
-        Ok(Response::new(LeaseRevokeResponse { header: Some(self.member.header_now()) }))
+        Ok(Response::new(LeaseRevokeResponse { header: Some(self.member.header(revision)) }))
     }
 
     async fn lease_keep_alive(

@@ -272,14 +272,16 @@ impl Shared {
             LeaseClient::new(channel).lease_grant(wanting_leader(pb::LeaseGrantRequest { ttl: ttl_seconds, id })).await
         };
         let granted = self.ask(Repeat::Never, About { lease: id, ttl_seconds, bytes: 0 }, call).await?;
-        Ok(LeaseGranted { id: granted.id, ttl_seconds: granted.ttl })
+        let revision = granted.header.map_or(0, |header| header.revision);
+        Ok(LeaseGranted { id: granted.id, ttl_seconds: granted.ttl, revision })
     }
 
-    async fn lease_revoke(&self, id: i64) -> Result<(), KvError> {
+    async fn lease_revoke(&self, id: i64) -> Result<i64, KvError> {
         let call = |channel| async move {
             LeaseClient::new(channel).lease_revoke(wanting_leader(pb::LeaseRevokeRequest { id })).await
         };
-        self.ask(Repeat::Never, About::lease(id), call).await.map(|_| ())
+        let revoked = self.ask(Repeat::Never, About::lease(id), call).await?;
+        Ok(revoked.header.map_or(0, |header| header.revision))
     }
 
     async fn lease_keep_alive(&self, id: i64) -> Result<i64, KvError> {
@@ -380,7 +382,7 @@ impl Kv for RemoteStore {
         self.shared.lease_grant(id, ttl_seconds).boxed()
     }
 
-    fn lease_revoke(&self, id: i64) -> BoxFuture<'_, Result<(), KvError>> {
+    fn lease_revoke(&self, id: i64) -> BoxFuture<'_, Result<i64, KvError>> {
         self.shared.lease_revoke(id).boxed()
     }
 

@@ -35,8 +35,8 @@ pub trait Kv: Send + Sync {
     /// Creates a lease of `ttl_seconds` (at least 1). `id` 0 lets the store choose.
     fn lease_grant(&self, id: i64, ttl_seconds: i64) -> BoxFuture<'_, Result<LeaseGranted, KvError>>;
 
-    /// Ends a lease and deletes the keys attached to it, in one revision.
-    fn lease_revoke(&self, id: i64) -> BoxFuture<'_, Result<(), KvError>>;
+    /// Ends a lease and deletes the keys attached to it, in one revision. Returns the store's revision after that.
+    fn lease_revoke(&self, id: i64) -> BoxFuture<'_, Result<i64, KvError>>;
 
     /// Restarts the lease's time to live and returns that time in seconds. Needs no disk.
     fn lease_keep_alive(&self, id: i64) -> BoxFuture<'_, Result<i64, KvError>>;
@@ -216,6 +216,8 @@ pub enum OpResult {
 pub struct LeaseGranted {
     pub id: i64,
     pub ttl_seconds: i64,
+    /// The store's revision when it was granted.
+    pub revision: i64,
 }
 
 /// A lease as it stands.

@@ -26,6 +26,8 @@ use crate::watch::{Event, EventKind};
 pub(crate) enum Outcome {
     Txn(TxnResponse),
     Granted(LeaseGranted),
+    /// The store's revision after a lease has ended.
+    Revoked(i64),
     Members(Result<Vec<MemberInfo>, MemberChangeError>),
     Done,
 }
@@ -111,7 +113,7 @@ impl Machine {
             id = (id + 1) & i64::MAX;
         }
         self.state.leases.insert(id, ttl_seconds);
-        Ok(Outcome::Granted(LeaseGranted { id, ttl_seconds }))
+        Ok(Outcome::Granted(LeaseGranted { id, ttl_seconds, revision: self.state.revision }))
     }
 
     fn apply_revoke(&mut self, id: i64) -> Result<Outcome, KvError> {
@@ -123,8 +125,7 @@ impl Machine {
         for key in keys {
             write.delete(&key);
         }
-        write.finish();
-        Ok(Outcome::Done)
+        Ok(Outcome::Revoked(write.finish()))
     }
 
     fn apply_compact(&mut self, revision: i64) -> Result<Outcome, KvError> {

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use base::{Clock, OsRng, Rng};
 use bytes::Bytes;
-use futures::future::{BoxFuture, FutureExt, ready};
+use futures::future::{BoxFuture, FutureExt, TryFutureExt as _, ready};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::cluster::Peers;
@@ -175,8 +175,11 @@ impl Store {
         }
     }
 
-    async fn propose_done(&self, command: Command) -> Result<(), KvError> {
-        self.propose(command).await.map(|_| ())
+    async fn revoke(&self, id: i64) -> Result<i64, KvError> {
+        match self.propose(Command::LeaseRevoke { id }).await? {
+            Outcome::Revoked(revision) => Ok(revision),
+            _ => Err(mismatch()),
+        }
     }
 }
 
@@ -208,15 +211,15 @@ impl Kv for Store {
     }
 
     fn compact(&self, revision: i64) -> BoxFuture<'_, Result<(), KvError>> {
-        self.propose_done(Command::Compact { revision }).boxed()
+        self.propose(Command::Compact { revision }).map_ok(|_| ()).boxed()
     }
 
     fn lease_grant(&self, id: i64, ttl_seconds: i64) -> BoxFuture<'_, Result<LeaseGranted, KvError>> {
         self.grant(id, ttl_seconds).boxed()
     }
 
-    fn lease_revoke(&self, id: i64) -> BoxFuture<'_, Result<(), KvError>> {
-        self.propose_done(Command::LeaseRevoke { id }).boxed()
+    fn lease_revoke(&self, id: i64) -> BoxFuture<'_, Result<i64, KvError>> {
+        self.revoke(id).boxed()
     }
 
     fn lease_keep_alive(&self, id: i64) -> BoxFuture<'_, Result<i64, KvError>> {
