@@ -243,6 +243,7 @@ enum Refused {
 fn spec_of(create: &WatchCreateRequest, id: i64) -> WatchSpec {
     WatchSpec {
         id,
+        start_revision: create.start_revision,
         no_put: create.filters.contains(&(FilterType::Noput as i32)),
         no_delete: create.filters.contains(&(FilterType::Nodelete as i32)),
         progress_notify: create.progress_notify,

@@ -31,6 +31,8 @@ pub(crate) type Outbox = mpsc::Sender<Result<WatchResponse, Status>>;
 #[derive(Debug, Clone)]
 pub(crate) struct WatchSpec {
     pub(crate) id: i64,
+    /// First revision that is wanted; 0: whatever comes next.
+    pub(crate) start_revision: i64,
     pub(crate) no_put: bool,
     pub(crate) no_delete: bool,
     pub(crate) progress_notify: bool,
@@ -122,7 +124,12 @@ impl WatchTask {
         WatchResponse { header: Some(self.member.header(revision)), watch_id, ..WatchResponse::default() }
     }
 
+    /// Says how far the watch is complete. One that begins in the future says nothing, as in etcd: clients take up a broken
+    /// watch behind the last revision they heard, and that would lie before its begin.
     async fn answer_progress(&self, revision: i64, own: bool, rounds: Vec<Arc<ProgressRound>>) -> Result<(), Closed> {
+        if revision + 1 < self.spec.start_revision {
+            return Ok(());
+        }
         if own {
             self.send(self.response(self.spec.id, revision)).await?;
         }
