@@ -16,7 +16,7 @@
 //!
 //! Reading order: [`member`] (what a server is made of), `listener`, `kv_service`, `range_options`, `txn_words`,
 //! `watch_service`, `watch_task`, `lease_service`, `maintenance_service`, [`snapshot`], `database`, `bolt`, `state_hash`, `cluster_service`, [`ids`], `auth_service`,
-//! [`refusals`], `plain_http`, `metrics`; [`remote`].
+//! [`refusals`], `plain_http`, `metrics`, `process`; [`remote`].
 
 #![forbid(unsafe_code)]
 
@@ -32,6 +32,7 @@ mod maintenance_service;
 pub mod member;
 mod metrics;
 mod plain_http;
+mod process;
 pub mod proto;
 mod range_options;
 pub mod refusals;

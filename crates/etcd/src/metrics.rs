@@ -1,4 +1,4 @@
-//! `/metrics` in Prometheus' text form under etcd's names: the store's figures and our counters in, text out. Pure.
+//! `/metrics` in Prometheus' text form under etcd's names: the store's, the process' and our own figures in, text out. Pure.
 //!
 //! Not there: figures of things that this store does not have (backend commits, peers, alarms, defragmentation).
 
@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use store::{Histogram, Status};
 
 use crate::member::{Counters, Member};
+use crate::process::ProcessFigures;
 use crate::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 
 /// What this member is to the cluster.
@@ -27,7 +28,7 @@ impl Role {
 }
 
 /// The page of one member.
-pub(crate) fn render_metrics(status: &Status, role: Role, counters: &Counters) -> String {
+pub(crate) fn render_metrics(status: &Status, process: &ProcessFigures, role: Role, counters: &Counters) -> String {
     let mut page = Page::default();
     render_role(&mut page, role, counters);
     render_server(&mut page, status, counters);
@@ -49,7 +50,30 @@ pub(crate) fn render_metrics(status: &Status, role: Role, counters: &Counters) -
         status.wal_write_pending.as_secs_f64(),
     );
     page.gauge("holdfast_store_disk_full", "1 while the disk is full.", f64::from(u8::from(status.disk_full)));
+    render_process(&mut page, process);
     page.text
+}
+
+fn render_process(page: &mut Page, process: &ProcessFigures) {
+    if let Some(seconds) = process.cpu_seconds {
+        page.head("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", "counter");
+        page.line(format_args!("process_cpu_seconds_total {seconds}"));
+    }
+    if let Some(seconds) = process.start_seconds {
+        let help = "Start time of the process since unix epoch in seconds.";
+        page.gauge("process_start_time_seconds", help, seconds);
+    }
+    let counts = [
+        ("process_resident_memory_bytes", "Resident memory size in bytes.", process.resident_bytes),
+        ("process_virtual_memory_bytes", "Virtual memory size in bytes.", process.virtual_bytes),
+        ("process_open_fds", "Number of open file descriptors.", process.open_fds),
+        ("process_max_fds", "Maximum number of open file descriptors.", process.max_fds),
+    ];
+    for (name, help, count) in counts {
+        if let Some(count) = count {
+            page.number(name, help, "gauge", count);
+        }
+    }
 }
 
 fn render_role(page: &mut Page, role: Role, counters: &Counters) {
@@ -217,11 +241,13 @@ mod tests {
         [0.0005, 0.003, 100.0].into_iter().for_each(|seconds| fsync.observe(seconds));
         let status = Status { wal_fsync_seconds: fsync, keys: 7, ..Status::default() };
         let role = Role { has_leader: true, ..Role::default() };
-        let page = render_metrics(&status, role, &Counters::default());
+        let process = ProcessFigures { resident_bytes: Some(4096), ..ProcessFigures::default() };
+        let page = render_metrics(&status, &process, role, &Counters::default());
         let check = |line: &str| assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
         check("etcd_server_has_leader 1");
         check("etcd_server_is_leader 0");
         check("etcd_debugging_mvcc_keys_total 7");
+        check("process_resident_memory_bytes 4096");
         check("etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.001\"} 1");
         check("etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.004\"} 2");
         check("etcd_disk_wal_fsync_duration_seconds_bucket{le=\"+Inf\"} 3");

@@ -6,6 +6,7 @@ use tonic::body::Body;
 
 use crate::member::{Member, count};
 use crate::metrics::{Role, render_metrics};
+use crate::process::ProcessFigures;
 use crate::refusals::refusal_of;
 use crate::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 
@@ -39,7 +40,7 @@ pub(crate) async fn answer(member: &Member, method: &Method, path: &str, query: 
             Ok(status) => text(
                 StatusCode::OK,
                 "text/plain; version=0.0.4; charset=utf-8",
-                &render_metrics(&status, Role::of(member), &member.counters),
+                &render_metrics(&status, &ProcessFigures::observe(), Role::of(member), &member.counters),
             ),
             Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, TEXT, &format!("{error}\n")),
         },
