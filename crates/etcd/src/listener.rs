@@ -101,7 +101,8 @@ impl EtcdServer {
         (self.member.cluster_id, self.member.member_id)
     }
 
-    /// Tells the cluster this member's name and client URLs; resolves once it knows them.
+    /// Joins in: resolves once this member has what the cluster had agreed on when this was called, and the cluster knows
+    /// this member's name and client URLs. Clients should be served from then on.
     pub async fn publish(&self) {
         self.member.publish().await;
     }

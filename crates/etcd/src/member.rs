@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use base::Clock;
 use bytes::Bytes;
-use store::{Kv, KvError, LeaderView, MemberChange, MemberInfo, RangeRequest, RangeResponse, Status, Store};
+use store::{
+    Kv, KvError, LeaderView, MemberChange, MemberChangeError, MemberInfo, RangeRequest, RangeResponse, Status, Store,
+};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -158,22 +160,25 @@ impl Member {
         self.range(any_key()).await.map(|_| ())
     }
 
-    /// Tells the cluster this member's name and client URLs, until it knows them.
+    /// Joins in: resolves once this member has what the cluster had agreed on when this was called, and the cluster knows
+    /// this member's name and client URLs. Before that, what it has may be old, or nothing.
     pub(crate) async fn publish(&self) {
-        let (name, client_urls) = (&self.settings.name, &self.settings.client_urls);
-        loop {
-            let members = self.store.members();
-            let own = members.iter().find(|member| member.id == self.member_id);
-            if own.is_some_and(|own| own.name == *name && own.client_urls == *client_urls) {
-                return;
-            }
-            let change =
-                MemberChange::Publish { id: self.member_id, name: name.clone(), client_urls: client_urls.clone() };
-            if let Err(error) = self.store.change_members(change).await {
-                tracing::debug!(%error, "this member's name is not published yet");
-                tokio::time::sleep(PUBLISH_AGAIN).await;
-            }
+        while let Err(error) = self.try_publish().await {
+            tracing::debug!(%error, "this member's name is not published yet");
+            tokio::time::sleep(PUBLISH_AGAIN).await;
         }
+    }
+
+    async fn try_publish(&self) -> Result<(), MemberChangeError> {
+        self.check_agreement().await?;
+        let (name, client_urls) = (&self.settings.name, &self.settings.client_urls);
+        let members = self.store.members();
+        let own = members.iter().find(|member| member.id == self.member_id);
+        if own.is_some_and(|own| own.name == *name && own.client_urls == *client_urls) {
+            return Ok(());
+        }
+        let change = MemberChange::Publish { id: self.member_id, name: name.clone(), client_urls: client_urls.clone() };
+        self.store.change_members(change).await.map(|_| ())
     }
 }
 

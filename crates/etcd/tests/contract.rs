@@ -3,19 +3,22 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::SystemClock;
 use bytes::Bytes;
 use etcd::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use etcd::proto::etcdserverpb::request_op::Request as OpRequest;
 use etcd::proto::etcdserverpb::watch_request::RequestUnion;
-use etcd::proto::etcdserverpb::{self as pb, kv_client::KvClient};
+use etcd::proto::etcdserverpb::{self as pb, kv_client::KvClient, lease_client::LeaseClient};
 use etcd::{EtcdServer, Settings};
-use store::{Config, SimDisk, Store};
+use futures::FutureExt as _;
+use store::{Config, MemberInfo, SimDisk, Store};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -36,12 +39,16 @@ async fn start() -> Server {
 }
 
 async fn start_with(disk: Arc<SimDisk>) -> Server {
+    start_as(disk, Settings::default()).await
+}
+
+async fn start_as(disk: Arc<SimDisk>, settings: Settings) -> Server {
     let config = Config { operations_max: 10_000, request_bytes_max: 3 << 19, ..Config::default() };
     let clock = Arc::new(SystemClock::new());
     let store = Arc::new(Store::open(config, disk, clock.clone(), Arc::new(store::NoPeers)).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let server = EtcdServer::new(store, Settings::default(), clock).await.unwrap();
+    let server = EtcdServer::new(store, settings, clock).await.unwrap();
     let stop = CancellationToken::new();
     let until = stop.clone();
     tokio::spawn(async move { server.serve(listener, None, until).await });
@@ -133,7 +140,7 @@ async fn errors_have_etcds_codes_and_texts() {
     let compacted = "etcdserver: mvcc: required revision has been compacted";
     refused(kv.compact(compact(3)).await, Code::OutOfRange, compacted);
     refused(kv.range(pb::RangeRequest { revision: 2, ..range("a") }).await, Code::OutOfRange, compacted);
-    let mut lease = pb::lease_client::LeaseClient::new(server.channel.clone());
+    let mut lease = LeaseClient::new(server.channel.clone());
     let revoke = lease.lease_revoke(pb::LeaseRevokeRequest { id: 5 }).await;
     refused(revoke, Code::NotFound, "etcdserver: requested lease not found");
     let mut cluster = pb::cluster_client::ClusterClient::new(server.channel.clone());
@@ -249,7 +256,7 @@ async fn large_events_come_in_fragments_for_those_who_ask() {
 async fn a_lease_takes_its_keys_with_it() {
     let server = start().await;
     let mut kv = KvClient::new(server.channel.clone());
-    let mut lease = pb::lease_client::LeaseClient::new(server.channel.clone());
+    let mut lease = LeaseClient::new(server.channel.clone());
     let granted = lease.lease_grant(pb::LeaseGrantRequest { ttl: 1, id: 0 }).await.unwrap().into_inner();
     assert_eq!(granted.ttl, 2);
     let id = granted.id;
@@ -266,6 +273,83 @@ async fn a_lease_takes_its_keys_with_it() {
     lease.lease_revoke(pb::LeaseRevokeRequest { id }).await.unwrap();
     assert_eq!(kv.range(range("a")).await.unwrap().into_inner().count, 0);
     assert_eq!(lease.lease_time_to_live(ask).await.unwrap().into_inner().ttl, -1);
+}
+
+/// Found by etcd's robustness tests: a client that takes up a broken watch behind the last notification got what it never
+/// asked for.
+#[tokio::test]
+async fn a_watch_of_the_future_says_nothing_before_its_begin() {
+    let progress_interval = Duration::from_millis(20);
+    let settings = Settings { progress_interval, ..Settings::default() };
+    let server = start_as(Arc::new(SimDisk::new()), settings).await;
+    let mut kv = KvClient::new(server.channel.clone());
+    let mut stream = WatchStream::open(&server).await;
+    let from = |start_revision| pb::WatchCreateRequest { progress_notify: true, ..all_from(start_revision) };
+    assert!(stream.watch(from(4)).await.created);
+    stream.send(RequestUnion::CreateRequest(from(0))).await;
+    let mut heard = 0;
+    while heard < 4 {
+        let response = stream.next().await;
+        assert_eq!(response.watch_id, 1, "{response:?}");
+        heard += i32::from(!response.created);
+    }
+    for value in ["1", "2", "3"] {
+        kv.put(put("a", value)).await.unwrap();
+    }
+    loop {
+        let response = stream.next().await;
+        let revision = response.header.unwrap().revision;
+        assert!(response.watch_id == 1 || revision >= 3, "{revision}");
+        if response.watch_id == 0 && response.events.is_empty() {
+            break;
+        }
+    }
+}
+
+/// Found by etcd's robustness tests: an answer that named the newest revision by then could not be put in order.
+#[tokio::test]
+async fn a_lease_answer_names_the_revision_at_which_it_took_effect() {
+    let server = start().await;
+    let (mut kv, mut lease) = (KvClient::new(server.channel.clone()), LeaseClient::new(server.channel.clone()));
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            let mut kv = kv.clone();
+            let key = format!("other{writer}");
+            AbortOnDropHandle::new(tokio::spawn(async move { while kv.put(put(&key, "x")).await.is_ok() {} }))
+        })
+        .collect();
+    for id in 1..40 {
+        let granted = lease.lease_grant(pb::LeaseGrantRequest { ttl: 60, id }).await.unwrap().into_inner();
+        let attached = kv.put(pb::PutRequest { lease: id, ..put("a", "1") }).await.unwrap().into_inner();
+        let revoked = lease.lease_revoke(pb::LeaseRevokeRequest { id }).await.unwrap().into_inner();
+        let revision = |header: Option<pb::ResponseHeader>| header.unwrap().revision;
+        let gone_at = revision(revoked.header);
+        assert!(revision(granted.header) < revision(attached.header));
+        let at = |revision| pb::RangeRequest { revision, ..range("a") };
+        let counts = [
+            kv.range(at(gone_at - 1)).await.unwrap().into_inner().count,
+            kv.range(at(gone_at)).await.unwrap().into_inner().count,
+        ];
+        assert_eq!(counts, [1, 0], "lease {id} says that it ended at {gone_at}");
+    }
+    drop(writers);
+}
+
+/// Found by etcd's robustness tests: a member that took another's place answered from nothing until it had the state.
+#[tokio::test]
+async fn a_member_is_ready_only_when_it_has_what_the_cluster_agreed_on() {
+    let Settings { name, client_urls, .. } = Settings::default();
+    let member = |id| MemberInfo { id, name: name.clone(), client_urls: client_urls.clone(), ..MemberInfo::default() };
+    let open = async |ids: &[u64]| {
+        let initial_members = ids.iter().copied().map(member).collect();
+        let config = Config { member_id: Some(1), initial_members, ..Config::default() };
+        let clock = Arc::new(SystemClock::new());
+        let store = Store::open(config, Arc::new(SimDisk::new()), clock.clone(), Arc::new(store::NoPeers)).unwrap();
+        EtcdServer::new(Arc::new(store), Settings::default(), clock).await.unwrap()
+    };
+    open(&[1]).await.publish().await;
+    let unheard = open(&[1, 2, 3]).await;
+    assert!(unheard.publish().now_or_never().is_none(), "ready without the others");
 }
 
 #[tokio::test]

@@ -13,14 +13,14 @@ use base::{Clock, SystemClock};
 use clap::Args;
 use etcd::{EtcdServer, Settings};
 use peers::{Inbox, Network, PeerTls};
-use store::{Config, LeaderView, RealDisk, Store};
-use tokio::sync::watch;
+use store::{Config, RealDisk, Store};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::CommandResult;
 use crate::cli::parse_duration;
 use crate::etcd_cluster::{self, EtcdClusterArgs};
+use crate::etcd_ignored::IgnoredArgs;
 use crate::etcd_listen::{
     Bound, EtcdFlagsError, Listen, PeerTlsFiles, TlsFiles, bind_all, load_peer_tls, load_tls, parse_url, serve_all,
 };
@@ -31,8 +31,10 @@ const STORE_DIRECTORY: &str = "holdfast";
 /// etcd's default.
 const QUOTA_BYTES: u64 = 2 << 30;
 
-/// etcd's flags. Those that concern etcd's way with its disk and its timing are taken and have no effect.
+/// etcd's flags. Those that concern etcd's way with its disk and its timing are taken and have no effect ([`IgnoredArgs`]).
 #[derive(Debug, Clone, Args)]
+// As in etcd, the last one counts.
+#[command(args_override_self = true)]
 pub struct EtcdArgs {
     /// Human-readable name of this member.
     #[arg(long, default_value = "default", env = "ETCD_NAME")]
@@ -79,41 +81,22 @@ pub struct EtcdArgs {
     /// Not of etcd: fill the empty data directory with this snapshot (of `etcdctl snapshot save`, from this server or from etcd) and end.
     #[arg(long, value_name = "FILE")]
     restore_snapshot: Option<PathBuf>,
+    /// A member that was away gets so many entries one by one; one that missed more is sent the whole state.
+    #[arg(long, default_value_t = Config::default().log_entries_kept, env = "ETCD_SNAPSHOT_CATCHUP_ENTRIES")]
+    snapshot_catchup_entries: usize,
+    /// Print which etcd this stands for, and end.
+    #[arg(long)]
+    version: bool,
     #[command(flatten)]
     ignored: IgnoredArgs,
 }
 
-/// What etcd knows and this store has no use for.
-#[derive(Debug, Clone, Args)]
-struct IgnoredArgs {
-    #[arg(long, hide = true)]
-    snapshot_count: Option<String>,
-    #[arg(long, hide = true)]
-    heartbeat_interval: Option<String>,
-    #[arg(long, hide = true)]
-    election_timeout: Option<String>,
-    #[arg(long, hide = true)]
-    max_snapshots: Option<String>,
-    #[arg(long, hide = true)]
-    max_wals: Option<String>,
-    #[arg(long, hide = true)]
-    logger: Option<String>,
-    #[arg(long, hide = true)]
-    log_outputs: Option<String>,
-    #[arg(long, hide = true)]
-    metrics: Option<String>,
-    #[arg(long, hide = true)]
-    feature_gates: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    experimental_initial_corrupt_check: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    strict_reconfig_check: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pre_vote: Option<String>,
-}
-
 /// Runs the member until a signal ends it, or restores a snapshot.
 pub fn run(args: &EtcdArgs) -> CommandResult {
+    if args.version {
+        println!("etcd Version: {}\nHoldfast Version: {}", etcd::ETCD_VERSION, crate::cli::VERSION);
+        return Ok(());
+    }
     etcd_cluster::parse_members(&args.name, &args.cluster)?;
     let directory = args.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("{}.etcd", args.name)));
     if let Some(file) = &args.restore_snapshot {
@@ -148,16 +131,14 @@ pub fn run(args: &EtcdArgs) -> CommandResult {
             network.serve(listener, secure);
         }
         serve_all(&server, Vec::new(), bound.metrics, tls.as_ref(), &stop);
-        let (leader, serving, until, clients_tls) =
-            (store.subscribe_leader(), server.clone(), stop.clone(), tls.clone());
+        let (serving, until) = (server.clone(), stop.clone());
         tokio::spawn(async move {
-            // As in etcd, clients are answered once there is a leader for the first time.
-            if wait_for_leader(leader).await {
-                serve_all(&serving, bound.clients, Vec::new(), clients_tls.as_ref(), &until);
-            }
+            // As in etcd: nobody is answered from what a member had before it was away, or from nothing.
+            serving.publish().await;
+            serve_all(&serving, bound.clients, Vec::new(), tls.as_ref(), &until);
+            // etcd's words: whoever starts etcd for a test or in a script waits for them.
+            info!("ready to serve client requests");
         });
-        let publisher = server.clone();
-        tokio::spawn(async move { publisher.publish().await });
         info!("started: member {member:x} of cluster {cluster:x}");
         let failed = tokio::select! {
             () = wait_for_signal() => None,
@@ -175,11 +156,6 @@ pub fn run(args: &EtcdArgs) -> CommandResult {
             }
         }
     })
-}
-
-/// False when the store has ended before.
-async fn wait_for_leader(mut leader: watch::Receiver<LeaderView>) -> bool {
-    leader.wait_for(|view| view.leader != 0).await.is_ok()
 }
 
 /// Where to listen, by flag.
@@ -297,6 +273,7 @@ fn store_config(args: &EtcdArgs) -> Result<Config, EtcdFlagsError> {
         operations_max: usize::MAX,
         compaction_interval,
         history_revisions_max,
+        log_entries_kept: args.snapshot_catchup_entries,
         ..Config::default()
     })
 }
@@ -347,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn etcds_flags_are_taken_and_unknown_ones_are_not() {
+    fn etcds_flags_are_taken_the_last_one_counts_and_unknown_ones_are_not() {
         let args = parse(&[
             "--client-cert-auth=true",
             "--snapshot-count=10000",
@@ -360,6 +337,19 @@ mod tests {
         assert_eq!(config.compaction_interval, Duration::from_secs(3600));
         assert!(config.quota_bytes > 1 << 50 && args.tls.client_cert_auth);
         assert_eq!(server_settings(&args).unwrap().progress_interval, Duration::from_secs(5));
+        let again = parse(&[
+            "--name=a",
+            "--listen-client-urls=http://a:1",
+            "--snapshot-count=1",
+            "--pre-vote",
+            "--name=b",
+            "--listen-client-urls=http://b:1,http://c:1",
+            "--snapshot-count=2",
+            "--pre-vote=false",
+            "--snapshot-catchup-entries=10",
+        ]);
+        assert_eq!((again.name.as_str(), again.listen_client_urls.join(" ").as_str()), ("b", "http://b:1 http://c:1"));
+        assert_eq!(store_config(&again).unwrap().log_entries_kept, 10);
         let unknown = Cli::try_parse_from(["holdfast", "etcd", "--unsafe-no-fsync"]).unwrap_err().to_string();
         assert!(unknown.contains("unexpected argument '--unsafe-no-fsync'"), "{unknown}");
     }

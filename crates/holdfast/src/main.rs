@@ -1,6 +1,6 @@
 //! The holdfast binary: command line, wiring, supervision, shutdown. Everything else lives in the crates it puts together.
 //!
-//! Reading order: [`cli`], [`up`], [`instance`], [`server`], [`datastore`], [`membership`], [`join`], [`token`], [`agent`], [`supervise`], [`scheduling`], [`down`], [`status`], [`doctor`], [`store_command`], [`store_routes`], [`replacement`]; [`etcd_command`], [`etcd_cluster`], [`etcd_listen`].
+//! Reading order: [`cli`], [`up`], [`instance`], [`server`], [`datastore`], [`membership`], [`join`], [`token`], [`agent`], [`supervise`], [`scheduling`], [`down`], [`status`], [`doctor`], [`store_command`], [`store_routes`], [`replacement`]; [`etcd_command`], [`etcd_cluster`], [`etcd_listen`], [`etcd_ignored`].
 
 mod agent;
 mod cli;
@@ -9,6 +9,7 @@ mod doctor;
 mod down;
 mod etcd_cluster;
 mod etcd_command;
+mod etcd_ignored;
 mod etcd_listen;
 mod images;
 mod instance;
