@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status};
 
 use crate::member::{Member, bounded, count};
 use crate::proto::etcdserverpb::kv_server::Kv;
+use crate::proto::etcdserverpb::range_request::SortTarget;
 use crate::proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
     RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
@@ -49,6 +50,8 @@ impl Kv for KvService {
         if has_filters(&request) {
             return Err(Status::unimplemented("RangeStream does not support revision filters"));
         }
+        // A target without an order: the parts come as the keys do.
+        let request = RangeRequest { sort_target: SortTarget::Key as i32, ..request };
         count(&self.member.counters.ranges);
         // Shared handles of one immutable state, not the data: the whole range costs a pointer a key.
         let found = self.member.range(plan_range(&request)).await.map_err(|error| status_of(&error))?;

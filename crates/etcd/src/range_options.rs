@@ -102,7 +102,7 @@ pub(crate) fn derive_response(
     if has_filters(request) {
         kvs.retain(|kv| passes(request, kv));
     }
-    if !is_key_order(request) {
+    if !is_sorted_by_key(request) {
         sort(request, &mut kvs);
     }
     let limit = usize::try_from(request.limit).unwrap_or(0);
@@ -114,8 +114,13 @@ pub(crate) fn derive_response(
     RangeResponse { header: Some(header), kvs, more, count }
 }
 
-/// The store's own order will do.
+/// The store's own order will do to choose the keys. As in etcd that is so where a target has no order, though the chosen
+/// keys are sorted by it then ([`is_sorted_by_key`]).
 pub(crate) fn is_key_order(request: &RangeRequest) -> bool {
+    request.sort_order() == SortOrder::None || is_sorted_by_key(request)
+}
+
+fn is_sorted_by_key(request: &RangeRequest) -> bool {
     request.sort_target() == SortTarget::Key && request.sort_order() != SortOrder::Descend
 }
 

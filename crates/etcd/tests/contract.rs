@@ -360,7 +360,9 @@ async fn a_streamed_range_puts_together_what_a_range_gives() {
     for key in ["a", "b", "c", "d", "e"] {
         kv.put(put(key, &value)).await.unwrap();
     }
-    let request = pb::RangeRequest { range_end: "z".into(), limit: 4, ..range("a") };
+    // A target without an order is none: it is streamed, and of unary ranges it sorts what was chosen by key.
+    let by_version = pb::range_request::SortTarget::Version as i32;
+    let request = pb::RangeRequest { range_end: "z".into(), limit: 4, sort_target: by_version, ..range("a") };
     let whole = kv.range(request.clone()).await.unwrap().into_inner();
     let mut parts = kv.range_stream(request).await.unwrap().into_inner();
     let (mut kvs, mut count) = (Vec::new(), 0);
