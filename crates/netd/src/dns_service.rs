@@ -13,9 +13,14 @@ use serde_json::json;
 /// Creates the Service unless there is one. The client must be allowed to create Services in `kube-system`.
 pub async fn ensure_dns_service(client: kube::Client, address: Ipv4Addr) -> Result<(), kube::Error> {
     let services: Api<Service> = Api::namespaced(client, "kube-system");
-    match services.create(&PostParams::default(), &dns_service(address)).await {
-        Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(()),
-        other => other.map(|_| ()),
+    let wanted = dns_service(address);
+    match services.create(&PostParams::default(), &wanted).await {
+        Ok(_) => Ok(()),
+        // If it is there, its own address is the first thing that stands in the way.
+        Err(error) => match services.get_opt(wanted.metadata.name.as_deref().unwrap_or_default()).await? {
+            Some(_) => Ok(()),
+            None => Err(error),
+        },
     }
 }
 
