@@ -16,6 +16,9 @@ use crate::record::encode_command;
 
 /// A member that is well lacks no more entries than this.
 const BEHIND_MAX: u64 = 50;
+/// Of a run: twenty that [`World::unsettled`] wants at its end, and those before the first fault. A majority may be stopped all the
+/// time between.
+const WRITES_MIN: u64 = 30;
 
 impl World {
     /// All faults end: every disk is well, every member that belongs to the cluster is up.
@@ -76,7 +79,7 @@ impl World {
 
     /// The end: what was answered is true.
     pub(super) fn finish(mut self) -> Result<Figures, String> {
-        if self.figures.writes < 50 {
+        if self.figures.writes < WRITES_MIN {
             return Err(format!("too little happened: {:?}", self.figures));
         }
         self.oracle.check()?;
