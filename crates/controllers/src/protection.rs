@@ -10,9 +10,8 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use reconcile::{Controller, Input, Key, Object, Observation, Observe, Plan, ResourceId, Watches, Write};
+use semantics::object_meta::{CLAIM_PROTECTION, VOLUME_PROTECTION};
 
-const CLAIM_FINALIZER: &str = "kubernetes.io/pvc-protection";
-const VOLUME_FINALIZER: &str = "kubernetes.io/pv-protection";
 /// When the cache of pods lags behind what a live read shows, or the API could not be asked.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -36,9 +35,9 @@ impl Controller for ClaimProtection {
         let Some(claim) = input.view.get::<PersistentVolumeClaim>(&input.key.namespace, &input.key.name) else {
             return Plan::empty();
         };
-        match decide(&claim.metadata, CLAIM_FINALIZER) {
+        match decide(&claim.metadata, CLAIM_PROTECTION) {
             Decision::Nothing => Plan::empty(),
-            Decision::Protect => write(with_finalizer(&*claim, CLAIM_FINALIZER)),
+            Decision::Protect => write(with_finalizer(&*claim, CLAIM_PROTECTION)),
             Decision::Release => plan_release(&claim, input),
         }
     }
@@ -56,7 +55,7 @@ fn plan_release(claim: &PersistentVolumeClaim, input: &Input<'_>) -> Plan {
     match input.observed.get(&live) {
         None => plan.observe.push(live),
         Some(Observation::Listed(listed)) if listed.iter().all(|pod| is_cached(pod, input)) => {
-            return write(without_finalizer(claim, CLAIM_FINALIZER));
+            return write(without_finalizer(claim, CLAIM_PROTECTION));
         }
         Some(_) => {
             plan.wait("PodsUnknown", "whether a pod uses the claim is not known yet");
@@ -125,15 +124,15 @@ impl Controller for VolumeProtection {
     fn plan(&self, input: &Input<'_>, (): &mut ()) -> Plan {
         let Some(volume) = input.view.get::<PersistentVolume>("", &input.key.name) else { return Plan::empty() };
         let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref());
-        match decide(&volume.metadata, VOLUME_FINALIZER) {
+        match decide(&volume.metadata, VOLUME_PROTECTION) {
             Decision::Nothing => Plan::empty(),
-            Decision::Protect => write(with_finalizer(&*volume, VOLUME_FINALIZER)),
+            Decision::Protect => write(with_finalizer(&*volume, VOLUME_PROTECTION)),
             Decision::Release if phase == Some("Bound") => {
                 let mut plan = Plan::empty();
                 plan.wait("VolumeBound", "a claim is bound to the volume");
                 plan
             }
-            Decision::Release => write(without_finalizer(&*volume, VOLUME_FINALIZER)),
+            Decision::Release => write(without_finalizer(&*volume, VOLUME_PROTECTION)),
         }
     }
 }

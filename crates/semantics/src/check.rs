@@ -97,3 +97,13 @@ fn words(rejection: Rejection) -> String {
         Rejection::Invalid(errors) => aggregate(&errors),
     }
 }
+
+/// Creates a pod whose spec is `spec` merged over a minimal valid one; the text of its errors is `expect`.
+#[track_caller]
+pub fn check_pod(spec: Value, expect: &str) {
+    let mut pod = json!({"spec": {"containers": [{"name": "c", "image": "i"}]}});
+    for (key, value) in spec.as_object().unwrap() {
+        pod["spec"][key] = value.clone();
+    }
+    check_create("", "v1", "Pod", pod, expect);
+}

@@ -8,9 +8,13 @@ use crate::field::{Errors, Path, quote};
 use crate::names::{self, NameRule};
 use crate::strategy::metadata_path;
 
-/// Annotations of one object may not be larger than this, keys and values together.
+/// Holds a claim while a pod uses it, and a volume while a claim does: put on by admission, taken off by the protection controllers.
+pub const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
+pub const VOLUME_PROTECTION: &str = "kubernetes.io/pv-protection";
+
 /// The finalizers without a domain.
 const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+/// Annotations of one object may not be larger than this, keys and values together.
 const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
 const MANAGER_BYTES_MAX: usize = 128;
 const SUBRESOURCE_BYTES_MAX: usize = 256;

@@ -3,6 +3,7 @@
 //! In: creates of claims and volumes. Out: the finalizer that the protection controllers take off when nobody uses them.
 
 use futures::future::BoxFuture;
+use semantics::object_meta::{CLAIM_PROTECTION, VOLUME_PROTECTION};
 use serde_json::Value;
 
 use super::{is_core, list_mut};
@@ -11,7 +12,7 @@ use crate::error::ApiError;
 use crate::reader::Reader;
 
 const FINALIZERS: [(&str, &str); 2] =
-    [("persistentvolumeclaims", "kubernetes.io/pvc-protection"), ("persistentvolumes", "kubernetes.io/pv-protection")];
+    [("persistentvolumeclaims", CLAIM_PROTECTION), ("persistentvolumes", VOLUME_PROTECTION)];
 
 /// See the module.
 pub struct StorageObjectInUseProtection;

@@ -125,18 +125,8 @@ fn validate_host_ports(spec: &PodSpec, path: &Path, errors: &mut Errors) {
 
 #[cfg(test)]
 mod tests {
-    use crate::check::check_create;
+    use crate::check::check_pod as check;
     use serde_json::{Value, json};
-
-    /// `spec` is merged over a minimal valid one.
-    #[track_caller]
-    fn check(spec: Value, expect: &str) {
-        let mut pod = json!({"spec": {"containers": [{"name": "c", "image": "i"}]}});
-        for (key, value) in spec.as_object().unwrap() {
-            pod["spec"][key] = value.clone();
-        }
-        check_create("", "v1", "Pod", pod, expect);
-    }
 
     #[track_caller]
     fn check_container(fields: Value, expect: &str) {

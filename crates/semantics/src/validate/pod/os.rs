@@ -109,17 +109,8 @@ pub(super) fn validate_host_processes(spec: &PodSpec, path: &Path, errors: &mut 
 
 #[cfg(test)]
 mod tests {
-    use crate::check::check_create;
-    use serde_json::{Value, json};
-
-    #[track_caller]
-    fn check(spec: Value, expect: &str) {
-        let mut pod = json!({"spec": {"containers": [{"name": "c", "image": "i"}]}});
-        for (key, value) in spec.as_object().unwrap() {
-            pod["spec"][key] = value.clone();
-        }
-        check_create("", "v1", "Pod", pod, expect);
-    }
+    use crate::check::check_pod as check;
+    use serde_json::json;
 
     #[test]
     fn each_system_refuses_what_is_the_others() {
