@@ -94,12 +94,12 @@ fn committed(recovered: &Recovered) -> u64 {
     let mut cluster = recovered.state.cluster.clone();
     let mut committed = known;
     for entry in &recovered.entries {
-        let was_one_of_two = cluster.voters().len() == 2 && cluster.voters().contains(&me);
         let mut is_certain = entry.index <= known || cluster.is_sole_voter(me);
         if let Some(change) = conf_change_of(entry) {
+            let were_two = cluster.voters().len() == 2;
             // One that was refused is refused again.
             cluster.apply(&change).ok();
-            is_certain |= was_one_of_two && cluster.is_sole_voter(me);
+            is_certain |= were_two && cluster.is_sole_voter(me);
             if !is_certain {
                 break;
             }
