@@ -64,9 +64,12 @@ impl Checkpointing {
         self.index = state.index;
     }
 
-    /// The newest checkpoint is large, and half of what it holds is deleted and compacted since.
-    fn is_mostly_garbage(&self, state: &State, config: &Config) -> bool {
-        self.bytes >= config.checkpoint_log_bytes && state.total_bytes < self.held_bytes / 2
+    /// Log bytes at which the next checkpoint is due: the log may take as much room as the newest checkpoint does. Of that
+    /// room goes what a new checkpoint would give back, because its state is deleted and compacted since.
+    fn due(&self, state: &State, config: &Config) -> u64 {
+        let expected = u128::from(self.bytes) * u128::from(state.total_bytes) / u128::from(self.held_bytes.max(1));
+        let expected = u64::try_from(expected).unwrap_or(u64::MAX).min(self.bytes);
+        (config.checkpoint_log_bytes + 2 * expected).saturating_sub(self.bytes)
     }
 }
 
@@ -184,7 +187,12 @@ impl Driver {
     pub(super) fn plan_checkpoint(&mut self) {
         let state = self.machine.state();
         let full = self.space.is_disk_full();
-        let mut due = self.config.checkpoint_log_bytes + self.checkpoint.bytes;
+        // While it is being compacted, the state shrinks further.
+        let mut due = if self.machine.has_garbage() {
+            self.config.checkpoint_log_bytes + self.checkpoint.bytes
+        } else {
+            self.checkpoint.due(state, &self.config)
+        };
         if full {
             // A checkpoint that is smaller than the log it replaces gives space back.
             due = due.min(state.total_bytes + 1);
@@ -192,8 +200,7 @@ impl Driver {
         if self.checkpoint.covered.is_some() || self.stopping.is_some() {
             return;
         }
-        let is_worth_it = !self.machine.has_garbage() && self.checkpoint.is_mostly_garbage(state, &self.config);
-        let is_due = self.checkpoint.log_bytes >= due || is_worth_it;
+        let is_due = self.checkpoint.log_bytes >= due;
         if self.checkpoint.waiting.is_none() && is_due && self.clock.monotonic() >= self.checkpoint.not_before {
             let covered = Covered { log_bytes: self.checkpoint.log_bytes, held_bytes: state.total_bytes };
             self.checkpoint.waiting = Some((state.clone(), covered));
