@@ -4,12 +4,13 @@
 //! key    revision u64 | '_' | sub revision u64 | 't' if deleted (big endian)  ->  mvccpb.KeyValue
 //! lease  id u64, big endian                                                    ->  leasepb.Lease
 //! meta   consistent_index, term, finishedCompactRev, scheduledCompactRev, storageVersion
+//! auth, authUsers, authRoles                                                    ->  see `auth_entries`
 //! ```
 //!
-//! Read are the newest state and the leases; written is a database that is compacted at its newest revision. Members and access
-//! rules are of the cluster that was, not of its data: neither is read. Source: etcd 3.7.3, `server/storage/{schema,mvcc}`.
+//! Read are the newest state, the leases, and users and roles; written is a database that is compacted at its newest revision.
+//! Members are of the cluster that was, not of its data: they are not read. Source: etcd 3.7.3, `server/storage/{schema,mvcc}`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read, Seek};
 use std::sync::Arc;
 
@@ -18,7 +19,9 @@ use prost::Message;
 use store::{Content, KeyValue};
 
 use crate::ETCD_CLUSTER_VERSION;
+use crate::access::rules::Rules;
 use crate::bolt::{BoltError, BoltReader, Bucket, Stored, write_database};
+use crate::proto::authpb::{AccessState, Role, User};
 use crate::proto::leasepb::Lease;
 use crate::proto::mvccpb;
 use crate::range_options::{parse_kv, wire_kv};
@@ -29,6 +32,8 @@ const BUCKETS: [&str; 10] =
 const FINISHED_COMPACTION: &[u8] = b"finishedCompactRev";
 const SCHEDULED_COMPACTION: &[u8] = b"scheduledCompactRev";
 const STORAGE_VERSION: &[u8] = b"storageVersion";
+const AUTH_ENABLED: &[u8] = b"authEnabled";
+const AUTH_REVISION: &[u8] = b"authRevision";
 const REVISION_BYTES: usize = 17;
 /// A cluster begins at this revision, before its first write.
 const FIRST_REVISION: i64 = 1;
@@ -68,7 +73,27 @@ pub(crate) fn read_content<F: Read + Seek>(file: F, bytes: u64) -> Result<Conten
     })?;
     let mut newest = Newest { revision: compacted, keys: HashMap::new() };
     each(&mut reader, "key", |key, value| newest.take(key, value))?;
-    Ok(Content { revision: newest.revision, leases, keys: newest.keys.into_values().collect() })
+    let policy = read_rules(&mut reader)?;
+    Ok(Content { revision: newest.revision, leases, keys: newest.keys.into_values().collect(), policy })
+}
+
+/// Users, roles and whether they count. The key of simple tokens is not in a snapshot: who has one makes no tokens with it.
+fn read_rules<F: Read + Seek>(reader: &mut BoltReader<F>) -> Result<BTreeMap<Bytes, Bytes>, DatabaseError> {
+    let (mut state, mut users, mut roles) = (AccessState::default(), Vec::new(), Vec::new());
+    each(reader, "auth", |name, value| {
+        match name {
+            AUTH_ENABLED => state.enabled = value == [1],
+            AUTH_REVISION => state.revision = u64::from_be_bytes(value.try_into().ok()?),
+            _ => {}
+        }
+        Some(())
+    })?;
+    each(reader, "authUsers", |_, value| User::decode(value).ok().map(|user| users.push(user)))?;
+    each(reader, "authRoles", |_, value| Role::decode(value).ok().map(|role| roles.push(role)))?;
+    if users.is_empty() && roles.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    Ok(Rules::records(&state, &users, &roles))
 }
 
 /// Calls `take` for every record of a bucket; `None` from it: the record makes no sense.
@@ -141,11 +166,15 @@ fn render_revision(main: i64, sub: i64) -> Vec<u8> {
 
 /// Writes `content` as a database; returns its size.
 pub(crate) fn write_content(content: &Content, out: &mut dyn io::Write) -> io::Result<u64> {
+    let rules = Rules::of_records(0, &content.policy);
     let buckets = BUCKETS.map(|name| {
         let entries = match name {
             "key" => key_entries(content),
             "lease" => lease_entries(content),
             "meta" => meta_entries(content),
+            "auth" => auth_entries(&rules),
+            "authUsers" => records(&rules.users),
+            "authRoles" => records(&rules.roles),
             _ => Vec::new(),
         };
         Bucket { name, entries }
@@ -187,6 +216,20 @@ fn meta_entries(content: &Content) -> Entries<'_> {
         plain(STORAGE_VERSION, ETCD_CLUSTER_VERSION.as_bytes().to_vec()),
         plain(b"term", BEGIN.to_be_bytes().to_vec()),
     ]
+}
+
+/// `authEnabled` (one byte) and `authRevision` (u64, big endian).
+fn auth_entries<'a>(rules: &Rules) -> Entries<'a> {
+    if rules.users.is_empty() && rules.roles.is_empty() {
+        return Vec::new();
+    }
+    let enabled = vec![u8::from(rules.enabled)];
+    vec![plain(AUTH_ENABLED, enabled), plain(AUTH_REVISION, rules.revision.to_be_bytes().to_vec())]
+}
+
+/// Name -> message.
+fn records<'a, M: Message>(messages: &BTreeMap<String, M>) -> Entries<'a> {
+    messages.iter().map(|(name, message)| plain(name.as_bytes(), message.encode_to_vec())).collect()
 }
 
 /// A key's record; shares key and value with the store.

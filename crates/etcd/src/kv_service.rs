@@ -7,6 +7,7 @@ use futures::Stream;
 use store::{Kv as _, Op, OpResult, Txn};
 use tonic::{Request, Response, Status};
 
+use crate::access::Caller;
 use crate::member::{Member, bounded, count};
 use crate::proto::etcdserverpb::kv_server::Kv;
 use crate::proto::etcdserverpb::range_request::SortTarget;
@@ -30,18 +31,20 @@ impl Kv for KvService {
     type RangeStreamStream = Pin<Box<dyn Stream<Item = Result<RangeStreamResponse, Status>> + Send>>;
 
     async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
+        let caller = Caller::from(&request);
         let request = request.into_inner();
         if !request.serializable && self.member.is_learner() {
             return Err(NOT_FOR_LEARNERS.into());
         }
         check_range(&request)?;
         count(&self.member.counters.ranges);
-        let found = self.member.range(plan_range(&request)).await.map_err(|error| status_of(&error))?;
+        let found = self.member.range(&caller, &plan_range(&request)).await?;
         let header = self.member.header(found.revision);
         Ok(Response::new(derive_response(&request, found, header)))
     }
 
     async fn range_stream(&self, request: Request<RangeRequest>) -> Result<Response<Self::RangeStreamStream>, Status> {
+        let caller = Caller::from(&request);
         let request = request.into_inner();
         check_range(&request)?;
         if !is_key_order(&request) {
@@ -54,7 +57,7 @@ impl Kv for KvService {
         let request = RangeRequest { sort_target: SortTarget::Key as i32, ..request };
         count(&self.member.counters.ranges);
         // Shared handles of one immutable state, not the data: the whole range costs a pointer a key.
-        let found = self.member.range(plan_range(&request)).await.map_err(|error| status_of(&error))?;
+        let found = self.member.range(&caller, &plan_range(&request)).await?;
         let chunks = Chunks { member: Arc::clone(&self.member), request, found, next: 0, ended: false };
         Ok(Response::new(Box::pin(futures::stream::iter(chunks.map(Ok)))))
     }
@@ -62,7 +65,7 @@ impl Kv for KvService {
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let put = parse_put(request.get_ref())?;
         count(&self.member.counters.puts);
-        let done = self.write(Txn::of(Op::Put(put))).await?;
+        let done = self.member.txn(&Caller::from(&request), Txn::of(Op::Put(put))).await?;
         let prev_kv = done.results.into_iter().next().and_then(|result| match result {
             OpResult::Put { prev_kv } => prev_kv,
             _ => None,
@@ -77,7 +80,7 @@ impl Kv for KvService {
     ) -> Result<Response<DeleteRangeResponse>, Status> {
         let delete = parse_delete(request.get_ref())?;
         count(&self.member.counters.deletes);
-        let done = self.write(Txn::of(Op::Delete(delete))).await?;
+        let done = self.member.txn(&Caller::from(&request), Txn::of(Op::Delete(delete))).await?;
         let header = Some(self.member.header(done.revision));
         let (deleted, prev_kvs) = match done.results.into_iter().next() {
             Some(OpResult::Delete { deleted, prev_kvs }) => (deleted, prev_kvs),
@@ -88,10 +91,11 @@ impl Kv for KvService {
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        let caller = Caller::from(&request);
         let request = request.into_inner();
         let txn = parse_txn(&request, self.member.settings.txn_operations_max)?;
         count(&self.member.counters.txns);
-        let done = self.write(txn).await?;
+        let done = self.member.txn(&caller, txn).await?;
         Ok(Response::new(derive_txn_response(&self.member, &request, done)))
     }
 
@@ -99,15 +103,6 @@ impl Kv for KvService {
         let revision = request.get_ref().revision;
         bounded(self.member.store.compact(revision)).await.map_err(|error| status_of(&error))?;
         Ok(Response::new(CompactionResponse { header: Some(self.member.header_now()) }))
-    }
-}
-
-impl KvService {
-    async fn write(&self, txn: Txn) -> Result<store::TxnResponse, Status> {
-        bounded(self.member.store.txn(txn)).await.map_err(|error| {
-            count(&self.member.counters.failed_writes);
-            status_of(&error)
-        })
     }
 }
 

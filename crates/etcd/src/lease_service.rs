@@ -7,6 +7,7 @@ use futures::Stream;
 use store::{Kv as _, KvError};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::access::{Caller, Rights};
 use crate::member::{Member, bounded, count};
 use crate::proto::etcdserverpb::lease_server::Lease;
 use crate::proto::etcdserverpb::{
@@ -28,6 +29,7 @@ impl Lease for LeaseService {
     type LeaseKeepAliveStream = Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send>>;
 
     async fn lease_grant(&self, request: Request<LeaseGrantRequest>) -> Result<Response<LeaseGrantResponse>, Status> {
+        self.member.rights(&Caller::from(&request)).await?.check_known()?;
         let LeaseGrantRequest { ttl, id } = request.into_inner();
         let granted = bounded(self.member.store.lease_grant(id, ttl.max(TTL_SECONDS_MIN))).await;
         let granted = granted.map_err(|error| status_of(&error))?;
@@ -42,8 +44,7 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
-        let revoked = bounded(self.member.store.lease_revoke(request.get_ref().id)).await;
-        let revision = revoked.map_err(|error| status_of(&error))?;
+        let revision = self.member.revoke(&Caller::from(&request), request.get_ref().id).await?;
         count(&self.member.counters.leases_revoked);
         Ok(Response::new(LeaseRevokeResponse { header: Some(self.member.header(revision)) }))
     }
@@ -52,12 +53,15 @@ impl Lease for LeaseService {
         &self,
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        let member = Arc::clone(&self.member);
+        let (member, caller) = (Arc::clone(&self.member), Caller::from(&request));
         // One answer for each request, in order: the client's own pace is the bound.
-        let answers = futures::stream::try_unfold((member, request.into_inner()), |(member, mut asks)| async move {
-            let Some(ask) = asks.message().await? else { return Ok(None) };
-            let answer = keep_alive(&member, ask.id).await?;
-            Ok(Some((answer, (member, asks))))
+        let answers = futures::stream::try_unfold(request.into_inner(), move |mut asks| {
+            let (member, caller) = (Arc::clone(&member), caller.clone());
+            async move {
+                let Some(ask) = asks.message().await? else { return Ok(None) };
+                member.check_lease(&member.rights(&caller).await?, ask.id).await?;
+                Ok(Some((keep_alive(&member, ask.id).await?, asks)))
+            }
         });
         Ok(Response::new(Box::pin(answers)))
     }
@@ -66,16 +70,17 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        let rights = self.member.rights(&Caller::from(&request)).await?;
+        rights.check_known()?;
         let LeaseTimeToLiveRequest { id, keys } = request.into_inner();
         let header = Some(self.member.header_now());
         match bounded(self.member.store.lease_time_to_live(id)).await {
-            Ok(lease) => Ok(Response::new(LeaseTimeToLiveResponse {
-                header,
-                id,
-                ttl: lease.remaining_seconds,
-                granted_ttl: lease.granted_ttl_seconds,
-                keys: if keys { lease.keys } else { Vec::new() },
-            })),
+            Ok(lease) => {
+                let keys = if keys { lease.keys } else { Vec::new() };
+                keys.iter().try_for_each(|key| rights.check_read(key, None))?;
+                let (ttl, granted_ttl) = (lease.remaining_seconds, lease.granted_ttl_seconds);
+                Ok(Response::new(LeaseTimeToLiveResponse { header, id, ttl, granted_ttl, keys }))
+            }
             // No error in etcd: the time to live says it.
             Err(KvError::LeaseNotFound { .. }) => {
                 Ok(Response::new(LeaseTimeToLiveResponse { header, id, ttl: -1, ..LeaseTimeToLiveResponse::default() }))
@@ -86,11 +91,27 @@ impl Lease for LeaseService {
 
     async fn lease_leases(
         &self,
-        _request: Request<LeaseLeasesRequest>,
+        request: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
+        let rights = self.member.rights(&Caller::from(&request)).await?;
+        rights.check_known()?;
         let ids = self.member.store.leases().await.map_err(|error| status_of(&error))?;
+        if rights.is_limited() {
+            for id in &ids {
+                check_keys(&self.member, &rights, *id).await?;
+            }
+        }
         let leases = ids.into_iter().map(|id| LeaseStatus { id }).collect();
         Ok(Response::new(LeaseLeasesResponse { header: Some(self.member.header_now()), leases }))
+    }
+}
+
+/// That the caller may see a lease among others: may read all its keys.
+async fn check_keys(member: &Member, rights: &Rights, id: i64) -> Result<(), Status> {
+    match bounded(member.store.lease_time_to_live(id)).await {
+        Ok(lease) => Ok(lease.keys.iter().try_for_each(|key| rights.check_read(key, None))?),
+        Err(KvError::LeaseNotFound { .. }) => Ok(()),
+        Err(error) => Err(status_of(&error)),
     }
 }
 

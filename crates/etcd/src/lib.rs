@@ -11,15 +11,15 @@
 //!
 //! Invariants: error codes and texts are etcd's, because clients match on them; the store's semantics are passed on as they
 //! are; nothing here waits for the disk except a write for its own durability; every queue is bounded.
-//! Not here: flags and files (the binary's), the network between members (crate `peers`), access control (it is off, as in
-//! etcd by default).
+//! Not here: flags and files (the binary's), the network between members (crate `peers`).
 //!
-//! Reading order: [`member`] (what a server is made of), `listener`, `kv_service`, `range_options`, `txn_words`,
+//! Reading order: [`member`] (what a server is made of), `listener`, `access` (who may do what), `kv_service`, `range_options`, `txn_words`,
 //! `watch_service`, `watch_task`, `lease_service`, `maintenance_service`, [`snapshot`], `database`, `bolt`, `state_hash`, `cluster_service`, [`ids`], `auth_service`,
 //! [`refusals`], `plain_http`, `metrics`, `process`; [`remote`].
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod auth_service;
 mod bolt;
 mod cluster_service;
@@ -43,6 +43,7 @@ mod txn_words;
 mod watch_service;
 mod watch_task;
 
+pub use access::{AccessSettings, JwtSettings, JwtSettingsError};
 pub use bolt::BoltError;
 pub use database::DatabaseError;
 pub use listener::EtcdServer;

@@ -11,7 +11,8 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use store::{KvError, Store};
+use rustls::pki_types::CertificateDer;
+use store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -20,13 +21,15 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
 use tower::Service as _;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use crate::access::Caller;
 use crate::auth_service::AuthService;
 use crate::cluster_service::ClusterService;
 use crate::kv_service::KvService;
 use crate::lease_service::LeaseService;
 use crate::maintenance_service::MaintenanceService;
-use crate::member::{Member, Settings, count};
+use crate::member::{Member, Settings, StartError, count};
 use crate::plain_http;
 use crate::proto::etcdserverpb::auth_server::AuthServer;
 use crate::proto::etcdserverpb::cluster_server::ClusterServer;
@@ -45,6 +48,24 @@ pub(crate) const LEADER_WANTED: &str = "hasleader";
 /// What learners answer; of ranges only the serializable ones.
 const FOR_LEARNERS: [&str; 3] =
     ["/etcdserverpb.KV/Range", "/etcdserverpb.Maintenance/Status", "/etcdserverpb.Maintenance/Snapshot"];
+/// While access control is on; what changes users and roles is checked with the change.
+const FOR_ADMINISTRATORS: [&str; 13] = [
+    "/etcdserverpb.KV/Compact",
+    "/etcdserverpb.Cluster/MemberAdd",
+    "/etcdserverpb.Cluster/MemberRemove",
+    "/etcdserverpb.Cluster/MemberUpdate",
+    "/etcdserverpb.Cluster/MemberPromote",
+    "/etcdserverpb.Maintenance/Defragment",
+    "/etcdserverpb.Maintenance/Hash",
+    "/etcdserverpb.Maintenance/HashKV",
+    "/etcdserverpb.Maintenance/Snapshot",
+    "/etcdserverpb.Maintenance/MoveLeader",
+    "/etcdserverpb.Maintenance/Downgrade",
+    "/etcdserverpb.Auth/UserList",
+    "/etcdserverpb.Auth/RoleList",
+];
+const FOR_KNOWN_CALLERS: [&str; 3] =
+    ["/etcdserverpb.Cluster/MemberList", "/etcdserverpb.Maintenance/Status", "/etcdserverpb.Maintenance/Alarm"];
 const SNAPSHOTS_MAX: usize = 2;
 const CONNECTIONS_MAX: usize = 10_000;
 /// Every watch stream and every request under way is one.
@@ -72,8 +93,8 @@ pub struct EtcdServer {
 }
 
 impl EtcdServer {
-    /// Errors: the store has stopped already.
-    pub async fn new(store: Arc<Store>, settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, KvError> {
+    /// Errors: the store has stopped already; the keys for tokens are no good.
+    pub async fn new(store: Arc<Store>, settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let member = Arc::new(Member::new(store, settings, clock).await?);
         tokio::spawn(count_leader_changes(Arc::clone(&member)));
         let of = || Arc::clone(&member);
@@ -162,16 +183,25 @@ impl EtcdServer {
             tracing::debug!(%error, "TCP_NODELAY was not set");
         }
         match acceptor {
-            None => self.serve_http(stream, grpc).await,
+            None => self.serve_http(stream, grpc, None).await,
             Some(acceptor) => match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => self.serve_http(stream, grpc).await,
+                Ok(Ok(stream)) => {
+                    let common_name = stream.get_ref().1.peer_certificates().and_then(common_name);
+                    self.serve_http(stream, grpc, common_name).await;
+                }
                 Ok(Err(error)) => tracing::warn!(%error, "rejected connection on client endpoint"),
                 Err(_) => tracing::debug!("a TLS handshake took too long"),
             },
         }
     }
 
-    async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, grpc: bool) {
+    /// `common_name`: of the client's certificate, which was verified.
+    async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        &self,
+        stream: S,
+        grpc: bool,
+        common_name: Option<Arc<str>>,
+    ) {
         let mut builder = Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
         builder
@@ -183,15 +213,20 @@ impl EtcdServer {
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_ANSWER);
         let service = hyper::service::service_fn(|request: Request<Incoming>| {
-            let server = self.clone();
-            async move { Ok::<_, Infallible>(server.answer(request, grpc).await) }
+            let (server, common_name) = (self.clone(), common_name.clone());
+            async move { Ok::<_, Infallible>(server.answer(request, grpc, common_name).await) }
         });
         if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
             tracing::debug!(%error, "a connection has ended");
         }
     }
 
-    async fn answer(mut self, request: Request<Incoming>, grpc: bool) -> Response<Body> {
+    async fn answer(
+        mut self,
+        mut request: Request<Incoming>,
+        grpc: bool,
+        common_name: Option<Arc<str>>,
+    ) -> Response<Body> {
         let content_type = request.headers().get(http::header::CONTENT_TYPE);
         if !content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
             let (method, uri) = (request.method(), request.uri());
@@ -202,6 +237,11 @@ impl EtcdServer {
         if let Some(refusal) = self.member.decide_refusal(&path, request.headers()) {
             return Status::from(refusal).into_http();
         }
+        let caller = Caller::of(request.headers(), common_name);
+        if let Err(refused) = self.member.check_access(&path, &caller).await {
+            return refused.into_http();
+        }
+        request.extensions_mut().insert(caller);
         let answered = match service {
             _ if !grpc => return unknown_service(service),
             "etcdserverpb.KV" => self.kv.call(request).await,
@@ -249,6 +289,24 @@ impl Member {
         }
         let unfit = !FOR_LEARNERS.contains(&path) && path.starts_with("/etcdserverpb.");
         (unfit && self.is_learner()).then_some(NOT_FOR_LEARNERS)
+    }
+}
+
+/// The subject's common name of the certificate that a client has shown.
+fn common_name(chain: &[CertificateDer<'static>]) -> Option<Arc<str>> {
+    let (_, certificate) = X509Certificate::from_der(chain.first()?).ok()?;
+    certificate.subject().iter_common_name().next()?.as_str().ok().map(Arc::from)
+}
+
+impl Member {
+    /// What is for administrators, or for known callers, whatever the request says. The rest is checked with the request.
+    async fn check_access(&self, path: &str, caller: &Caller) -> Result<(), Status> {
+        if FOR_ADMINISTRATORS.contains(&path) {
+            self.rights(caller).await?.check_admin()?;
+        } else if FOR_KNOWN_CALLERS.contains(&path) {
+            self.rights(caller).await?.check_known()?;
+        }
+        Ok(())
     }
 }
 

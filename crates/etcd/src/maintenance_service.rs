@@ -10,7 +10,9 @@ use futures::Stream;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
+use crate::access::Caller;
 use crate::member::{Member, bounded};
+use crate::proto::etcdserverpb::alarm_request::AlarmAction;
 use crate::proto::etcdserverpb::downgrade_request::DowngradeAction;
 use crate::proto::etcdserverpb::maintenance_server::Maintenance;
 use crate::proto::etcdserverpb::{
@@ -36,7 +38,10 @@ pub(crate) struct MaintenanceService {
 impl Maintenance for MaintenanceService {
     type SnapshotStream = Pin<Box<dyn Stream<Item = Result<SnapshotResponse, Status>> + Send>>;
 
-    async fn alarm(&self, _request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
+    async fn alarm(&self, request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
+        if request.get_ref().action() != AlarmAction::Get {
+            self.member.rights(&Caller::from(&request)).await?.check_admin()?;
+        }
         Ok(Response::new(AlarmResponse { header: Some(self.member.header_now()), alarms: Vec::new() }))
     }
 

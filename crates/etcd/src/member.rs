@@ -7,10 +7,15 @@ use std::time::Duration;
 use base::Clock;
 use bytes::Bytes;
 use store::{
-    Kv, KvError, LeaderView, MemberChange, MemberChangeError, MemberInfo, RangeRequest, RangeResponse, Status, Store,
+    Kv, KvError, LeaderView, MemberChange, MemberChangeError, MemberInfo, RangeRequest, RangeResponse, Store, Txn,
+    TxnResponse,
 };
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tonic::Status;
+
+use crate::access::{AccessControl, AccessSettings, Caller, JUDGEMENTS_MAX, JwtSettingsError, Rights, leases_of};
+use crate::refusals::{INVALID_TOKEN, OLD_AUTH_REVISION, status_of};
 
 use crate::proto::etcdserverpb::ResponseHeader;
 
@@ -33,6 +38,7 @@ pub struct Settings {
     pub request_bytes_max: usize,
     /// A watch that asked for progress notifications gets one after so much silence.
     pub progress_interval: Duration,
+    pub access: AccessSettings,
 }
 
 impl Default for Settings {
@@ -45,6 +51,7 @@ impl Default for Settings {
             txn_operations_max: 128,
             request_bytes_max: 3 << 19,
             progress_interval: Duration::from_secs(600),
+            access: AccessSettings::default(),
         }
     }
 }
@@ -57,7 +64,17 @@ pub(crate) struct Member {
     pub(crate) member_id: u64,
     pub(crate) clock: Arc<dyn Clock>,
     leader: watch::Receiver<LeaderView>,
+    pub(crate) access: AccessControl,
     pub(crate) counters: Counters,
+}
+
+/// Why a server cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Store(#[from] KvError),
+    #[error("--auth-token")]
+    Tokens(#[from] JwtSettingsError),
 }
 
 /// Counters that the store does not keep.
@@ -83,10 +100,11 @@ pub(crate) fn count(counter: &AtomicU64) {
 }
 
 impl Member {
-    pub(crate) async fn new(store: Arc<Store>, settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, KvError> {
+    pub(crate) async fn new(store: Arc<Store>, settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let status = store.status().await?;
         let leader = store.subscribe_leader();
         Ok(Self {
+            access: AccessControl::new(Arc::clone(&store), &settings.access, Arc::clone(&clock))?,
             store,
             settings,
             cluster_id: status.cluster_id,
@@ -118,7 +136,7 @@ impl Member {
     }
 
     /// The store's figures.
-    pub(crate) async fn status(&self) -> Result<Status, KvError> {
+    pub(crate) async fn status(&self) -> Result<store::Status, KvError> {
         self.store.status().await
     }
 
@@ -150,14 +168,84 @@ impl Member {
         self.store.members().iter().any(|member| member.id == self.member_id && member.is_learner)
     }
 
-    /// Reads, unless the request says otherwise, what the whole cluster has agreed on.
-    pub(crate) async fn range(&self, request: RangeRequest) -> Result<RangeResponse, KvError> {
-        if request.serializable { self.store.range_now(&request) } else { bounded(self.store.range(request)).await }
+    /// Reads for a caller; unless the request says otherwise, what the whole cluster has agreed on.
+    pub(crate) async fn range(&self, caller: &Caller, request: &RangeRequest) -> Result<RangeResponse, Status> {
+        for _ in 0..JUDGEMENTS_MAX {
+            let rights = self.rights(caller).await?;
+            rights.check_read(&request.key, request.end.as_ref())?;
+            match bounded(self.store.judged(rights.judged_by()).range(request)).await {
+                Err(KvError::PolicyChanged) => {}
+                read => return read.map_err(|error| status_of(&error)),
+            }
+        }
+        Err(OLD_AUTH_REVISION.into())
+    }
+
+    /// Executes a transaction for a caller.
+    pub(crate) async fn txn(&self, caller: &Caller, txn: Txn) -> Result<TxnResponse, Status> {
+        for _ in 0..JUDGEMENTS_MAX {
+            let rights = self.rights(caller).await?;
+            rights.check_txn(&txn)?;
+            if rights.is_limited() {
+                let mut leases = Vec::new();
+                leases_of(&txn, &mut leases);
+                for lease in leases {
+                    self.check_lease(&rights, lease).await?;
+                }
+            }
+            match bounded(self.store.judged(rights.judged_by()).txn(txn.clone())).await {
+                Err(KvError::PolicyChanged) => {}
+                done => {
+                    return done.map_err(|error| {
+                        count(&self.counters.failed_writes);
+                        status_of(&error)
+                    });
+                }
+            }
+        }
+        Err(OLD_AUTH_REVISION.into())
+    }
+
+    /// Ends a lease for a caller. Returns the revision.
+    pub(crate) async fn revoke(&self, caller: &Caller, lease: i64) -> Result<i64, Status> {
+        for _ in 0..JUDGEMENTS_MAX {
+            let rights = self.rights(caller).await?;
+            self.check_lease(&rights, lease).await?;
+            match bounded(self.store.judged(rights.judged_by()).lease_revoke(lease)).await {
+                Err(KvError::PolicyChanged) => {}
+                revoked => return revoked.map_err(|error| status_of(&error)),
+            }
+        }
+        Err(OLD_AUTH_REVISION.into())
+    }
+
+    /// That the caller may write all keys of a lease: whoever ends it deletes them. One that is not there has none.
+    pub(crate) async fn check_lease(&self, rights: &Rights, lease: i64) -> Result<(), Status> {
+        rights.check_known()?;
+        if !rights.is_limited() {
+            return Ok(());
+        }
+        match bounded(self.store.lease_time_to_live(lease)).await {
+            Ok(lease) => Ok(lease.keys.iter().try_for_each(|key| rights.check_write(key, None))?),
+            Err(KvError::LeaseNotFound { .. }) => Ok(()),
+            Err(error) => Err(status_of(&error)),
+        }
+    }
+
+    /// What the caller may do. A token that is not known here may be of rules that are not here yet: then they are waited for.
+    pub(crate) async fn rights(&self, caller: &Caller) -> Result<Rights, Status> {
+        match self.access.rights(caller) {
+            Err(INVALID_TOKEN) => {
+                self.check_agreement().await.map_err(|error| status_of(&error))?;
+                Ok(self.access.rights(caller)?)
+            }
+            rights => Ok(rights?),
+        }
     }
 
     /// Whether the cluster answers: a read that needs its agreement.
     pub(crate) async fn check_agreement(&self) -> Result<(), KvError> {
-        self.range(any_key()).await.map(|_| ())
+        bounded(self.store.range(any_key())).await.map(|_| ())
     }
 
     /// Joins in: resolves once this member has what the cluster had agreed on when this was called, and the cluster knows

@@ -44,7 +44,6 @@ pub const NOT_FOR_LEARNERS: Refusal = Refusal(Code::FailedPrecondition, "etcdser
 pub const PEER_URL_EXISTS: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: Peer URLs already exists");
 pub const NOT_ENOUGH_STARTED: Refusal =
     Refusal(Code::FailedPrecondition, "etcdserver: re-configuration failed due to not enough started members");
-pub const NOT_CAPABLE: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: not capable");
 pub const BAD_LEADER_TRANSFEREE: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: bad leader transferee");
 pub const BAD_DOWNGRADE_FORMAT: Refusal =
     Refusal(Code::InvalidArgument, "etcdserver: wrong downgrade target version format");
@@ -52,9 +51,26 @@ pub const BAD_DOWNGRADE_TARGET: Refusal =
     Refusal(Code::InvalidArgument, "etcdserver: invalid downgrade target version");
 pub const NO_DOWNGRADE: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: no inflight downgrade job");
 pub const ROOT_USER_MISSING: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: root user does not exist");
+pub const ROOT_ROLE_MISSING: Refusal =
+    Refusal(Code::FailedPrecondition, "etcdserver: root user does not have root role");
 pub const AUTH_NOT_ENABLED: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: authentication is not enabled");
 pub const USER_EMPTY: Refusal = Refusal(Code::InvalidArgument, "etcdserver: user name is empty");
 pub const USER_NOT_FOUND: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: user name not found");
+pub const USER_EXISTS: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: user name already exists");
+pub const ROLE_EXISTS: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: role name already exists");
+pub const ROLE_NOT_GRANTED: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: role is not granted to the user");
+pub const PERMISSION_NOT_GRANTED: Refusal =
+    Refusal(Code::FailedPrecondition, "etcdserver: permission is not granted to the role");
+pub const PERMISSION_NOT_GIVEN: Refusal = Refusal(Code::InvalidArgument, "etcdserver: permission not given");
+pub const INVALID_MANAGEMENT: Refusal = Refusal(Code::InvalidArgument, "etcdserver: invalid auth management");
+pub const AUTH_FAILED: Refusal =
+    Refusal(Code::InvalidArgument, "etcdserver: authentication failed, invalid user ID or password");
+/// etcd has no code for these three.
+pub const NO_PASSWORD_USER: Refusal =
+    Refusal(Code::Unknown, "auth: authentication failed, password was given for no password user");
+pub const VERIFY_ONLY: Refusal = Refusal(Code::Unknown, "auth: token signing attempted with verify-only key");
+pub const PASSWORD_TOO_LONG: Refusal = Refusal(Code::Unknown, "bcrypt: password length exceeds 72 bytes");
+pub const OLD_AUTH_REVISION: Refusal = Refusal(Code::InvalidArgument, "etcdserver: revision of auth store is old");
 pub const ROLE_EMPTY: Refusal = Refusal(Code::InvalidArgument, "etcdserver: role name is empty");
 pub const ROLE_NOT_FOUND: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: role name not found");
 /// What etcd answers to callers without a certificate or name that it knows, while access control is on.
@@ -77,6 +93,7 @@ pub fn refusal_of(error: &KvError) -> Refusal {
         KvError::LeaseNotFound { .. } => LEASE_NOT_FOUND,
         KvError::LeaseExists { .. } => LEASE_EXISTS,
         KvError::LeaseTtl { .. } => LEASE_TTL_TOO_LARGE,
+        KvError::PolicyChanged => OLD_AUTH_REVISION,
         KvError::Stopped { .. } => STOPPED,
         KvError::Unavailable { .. } => TIMEOUT,
     }

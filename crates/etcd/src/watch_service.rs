@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::access::Caller;
 use crate::listener::LEADER_WANTED;
 use crate::member::Member;
 use crate::proto::etcdserverpb::watch_create_request::FilterType;
@@ -23,7 +24,10 @@ use crate::proto::etcdserverpb::watch_request::RequestUnion;
 use crate::proto::etcdserverpb::watch_server::Watch;
 use crate::proto::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
 use crate::range_options::end_of;
-use crate::refusals::{COMPACTED, NO_LEADER, TOO_MANY_REQUESTS, refusal_of};
+use crate::refusals::{
+    COMPACTED, INVALID_TOKEN, NO_LEADER, OLD_AUTH_REVISION, PERMISSION_DENIED, Refusal, TOO_MANY_REQUESTS, USER_EMPTY,
+    refusal_of,
+};
 use crate::watch_task::{NO_WATCH, Outbox, ProgressRound, WatchSpec, WatchTask};
 
 /// Responses that wait for a slow connection.
@@ -46,8 +50,8 @@ impl Watch for WatchService {
     async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
         let (outbox, mut inbox) = mpsc::channel(OUTBOX);
         let wants_leader = request.metadata().get(LEADER_WANTED).is_some_and(|value| value == "true");
-        let mut stream =
-            WatchStream { member: Arc::clone(&self.member), outbox, watches: HashMap::new(), next_id: 0, wants_leader };
+        let (member, caller, watches) = (Arc::clone(&self.member), Caller::from(&request), HashMap::new());
+        let mut stream = WatchStream { member, caller, outbox, watches, next_id: 0, wants_leader };
         tokio::spawn(async move { stream.run(request.into_inner()).await });
         let responses = futures::stream::poll_fn(move |context| inbox.poll_recv(context));
         Ok(Response::new(Box::pin(responses)))
@@ -57,6 +61,7 @@ impl Watch for WatchService {
 /// The server's side of one stream.
 struct WatchStream {
     member: Arc<Member>,
+    caller: Caller,
     outbox: Outbox,
     watches: HashMap<i64, Running>,
     next_id: i64,
@@ -134,11 +139,21 @@ impl WatchStream {
     async fn create(&mut self, create: WatchCreateRequest) -> Result<(), Gone> {
         // Before the watch begins: the client resumes from the revision of this header.
         let revision = self.member.revision();
-        let refused = match self.open(&create, revision) {
+        let opened = match self.check_rights(&create).await {
+            Ok(()) => self.open(&create, revision),
+            Err(refusal) => Err(Refused::Access(refusal)),
+        };
+        let refused = match opened {
             Ok(open) => return self.start(open, revision).await,
             Err(refused) => refused,
         };
         match refused {
+            // As in etcd, with the code.
+            Refused::Access(refusal) => {
+                let cancel_reason = format!("rpc error: code = {:?} desc = {}", refusal.0, refusal.1);
+                let response = self.response(NO_WATCH, revision);
+                self.send(WatchResponse { created: true, canceled: true, cancel_reason, ..response }).await
+            }
             Refused::With(reason) => {
                 let cancel_reason = reason.to_owned();
                 let response = self.response(NO_WATCH, revision);
@@ -158,7 +173,7 @@ impl WatchStream {
         if create.start_revision < 0 {
             return Err(Refused::With(COMPACTED.1));
         }
-        let key = if create.key.is_empty() { Bytes::from_static(b"\0") } else { create.key.clone() };
+        let key = first_key(create);
         let end = end_of(&create.range_end);
         if end.as_ref().is_some_and(|end| end.as_ref() != b"\0" && *end <= key) {
             return Err(Refused::With("mvcc: watcher range is empty"));
@@ -179,6 +194,20 @@ impl WatchStream {
             Some(Err(error)) => Err(Refused::With(refusal_of(&error).1)),
             // The embedded store opens watches at once.
             None => Err(Refused::With(TOO_MANY_REQUESTS.1)),
+        }
+    }
+
+    /// As in etcd, once, when the watch begins.
+    async fn check_rights(&self, create: &WatchCreateRequest) -> Result<(), Refusal> {
+        // etcd refuses the revision first.
+        if create.start_revision < 0 {
+            return Ok(());
+        }
+        let rights = self.member.rights(&self.caller).await.map_err(|_| INVALID_TOKEN)?;
+        let key = first_key(create);
+        match rights.check_read(&key, end_of(&create.range_end).as_ref()) {
+            Err(refusal) if refusal != OLD_AUTH_REVISION && refusal != USER_EMPTY => Err(PERMISSION_DENIED),
+            checked => checked,
         }
     }
 
@@ -236,8 +265,13 @@ struct Open {
 }
 
 enum Refused {
+    Access(Refusal),
     With(&'static str),
     Compacted { id: i64, compact_revision: i64 },
+}
+
+fn first_key(create: &WatchCreateRequest) -> Bytes {
+    if create.key.is_empty() { Bytes::from_static(b"\0") } else { create.key.clone() }
 }
 
 fn spec_of(create: &WatchCreateRequest, id: i64) -> WatchSpec {

@@ -19,6 +19,7 @@ use tracing::{error, info};
 
 use crate::CommandResult;
 use crate::cli::parse_duration;
+use crate::etcd_access::{self, AccessArgs};
 use crate::etcd_cluster::{self, EtcdClusterArgs};
 use crate::etcd_ignored::IgnoredArgs;
 use crate::etcd_listen::{
@@ -70,6 +71,8 @@ pub struct EtcdArgs {
     watch_progress_notify_interval: String,
     #[command(flatten)]
     tls: TlsFiles,
+    #[command(flatten)]
+    access: AccessArgs,
     #[command(flatten)]
     peer_tls: PeerTlsFiles,
     /// URLs for health and metrics alone.
@@ -292,6 +295,7 @@ fn server_settings(args: &EtcdArgs) -> Result<Settings, EtcdFlagsError> {
             value: interval.clone(),
             reason: "expected a duration such as 5s",
         })?,
+        access: etcd_access::settings(&args.access, args.tls.client_cert_auth)?,
     })
 }
 

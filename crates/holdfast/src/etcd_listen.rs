@@ -38,6 +38,8 @@ pub enum EtcdFlagsError {
     NotInCluster { given: String, name: String },
     #[error("{flag} {value}: {reason}")]
     Value { flag: &'static str, value: String, reason: &'static str },
+    #[error("{file}: {error}")]
+    File { file: String, error: String },
     #[error("--client-cert-auth needs --trusted-ca-file, to know whose certificates to accept")]
     NoClientCa,
     #[error("{url} needs --cert-file and --key-file")]

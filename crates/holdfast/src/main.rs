@@ -7,6 +7,7 @@ mod cli;
 mod datastore;
 mod doctor;
 mod down;
+mod etcd_access;
 mod etcd_cluster;
 mod etcd_command;
 mod etcd_ignored;

@@ -20,6 +20,7 @@ use crate::kv::KeyValue;
 use crate::machine::Rebuild;
 use crate::membership::Cluster;
 use crate::mvcc::State;
+use crate::policy::Policy;
 use crate::wal::obsolete_segments;
 use crate::watch::{Event, EventKind};
 use crate::wire::{Malformed, Reader, Writer};
@@ -36,6 +37,7 @@ const META: u64 = 1;
 const BASE: u64 = 2;
 const REVISION: u64 = 3;
 const END: u64 = 4;
+const POLICY: u64 = 5;
 
 /// A checkpoint to be written.
 #[derive(Debug)]
@@ -112,6 +114,11 @@ fn write(sink: &mut dyn Sink, identity: Identity, state: &State) -> io::Result<u
         w.signed(*ttl);
     }
     state.cluster.encode(w);
+    if state.policy.revision > 0 {
+        w.number(POLICY);
+        state.policy.encode(w);
+        out.record()?;
+    }
     let mut failure = Ok(());
     state.each_at(state.compact_revision, |kv| {
         if failure.is_ok() {
@@ -361,6 +368,7 @@ impl Loader {
         }
         let rebuild = self.rebuild.as_mut().ok_or(Malformed)?;
         match kind {
+            POLICY => rebuild.policy(Policy::decode(r)?),
             BASE => rebuild.base(Arc::new(decode_base(r)?)),
             REVISION => {
                 let revision = r.signed()?;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::kv::{Compare, Delete, Op, Put, RangeRequest, Relation, Target, Txn};
 use crate::membership::{decode_change, encode_change};
 use crate::peer::MemberChange;
+use crate::policy::{PolicyChange, decode_changes, encode_changes};
 use crate::wire::{Malformed, Reader, Writer};
 
 /// The content of a log entry.
@@ -27,6 +28,12 @@ pub(crate) enum Command {
         id: i64,
     },
     Member(MemberChange),
+    Policy(Vec<PolicyChange>),
+    /// Is executed only if the policy is still that of revision `by`.
+    Judged {
+        by: u64,
+        command: Box<Command>,
+    },
     /// Does nothing: what a new leader commits first.
     Nothing,
 }
@@ -59,17 +66,42 @@ impl Command {
                 w.number(5);
                 encode_change(change, w);
             }
+            Self::Policy(changes) => {
+                w.number(6);
+                encode_changes(changes, w);
+            }
+            Self::Judged { by, command } => {
+                w.number(7);
+                w.number(*by);
+                command.encode(w);
+            }
+        }
+    }
+
+    /// What is to be done, whoever judged it.
+    pub(crate) fn deed(&self) -> &Self {
+        match self {
+            Self::Judged { command, .. } => command.deed(),
+            deed => deed,
         }
     }
 
     pub(crate) fn decode(r: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Ok(match r.number()? {
+        match r.number()? {
+            7 => Ok(Self::Judged { by: r.number()?, command: Box::new(Self::decode_deed(r.number()?, r)?) }),
+            kind => Self::decode_deed(kind, r),
+        }
+    }
+
+    fn decode_deed(kind: u64, r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(match kind {
             0 => Self::Nothing,
             1 => Self::Txn(decode_txn(r, DEPTH_MAX)?),
             2 => Self::Compact { revision: r.signed()? },
             3 => Self::LeaseGrant { id: r.signed()?, ttl_seconds: r.signed()? },
             4 => Self::LeaseRevoke { id: r.signed()? },
             5 => Self::Member(decode_change(r)?),
+            6 => Self::Policy(decode_changes(r)?),
             _ => return Err(Malformed),
         })
     }

@@ -2,8 +2,10 @@
 //!
 //! History is not part of it: whoever watched an older revision hears that it is compacted, and reads anew.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use imbl::OrdMap;
 
 use crate::checkpoint::{Job, write_checkpoint};
@@ -15,6 +17,7 @@ use crate::machine::Rebuild;
 use crate::membership::Cluster;
 use crate::mvcc::State;
 use crate::peer::MemberInfo;
+use crate::policy::Policy;
 
 /// Keys and leases as of one revision. Values are shared with whoever gave them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -25,6 +28,8 @@ pub struct Content {
     pub leases: Vec<(i64, i64)>,
     /// Every key once, in any order.
     pub keys: Vec<Arc<KeyValue>>,
+    /// The records of the policy.
+    pub policy: BTreeMap<Bytes, Bytes>,
 }
 
 impl Content {
@@ -32,7 +37,8 @@ impl Content {
         let mut keys = Vec::with_capacity(usize::try_from(state.live_keys).unwrap_or(0));
         state.each_newest(&[], Some(&[]), |kv| keys.push(Arc::clone(kv)));
         let leases = state.leases.iter().map(|(id, ttl)| (*id, *ttl)).collect();
-        Self { revision: state.revision, leases, keys }
+        let policy = BTreeMap::clone(&state.policy.records);
+        Self { revision: state.revision, leases, keys, policy }
     }
 
     /// The state of a new cluster of one member that begins with this.
@@ -40,6 +46,7 @@ impl Content {
         let leases: OrdMap<i64, i64> = self.leases.into_iter().collect();
         let cluster = Cluster::of(&[MemberInfo { id: member, ..MemberInfo::default() }]);
         let mut rebuild = Rebuild::new(self.revision, leases, cluster);
+        rebuild.policy(Policy::of(self.policy));
         self.keys.into_iter().for_each(|kv| rebuild.base(kv));
         // Where every new cluster begins, see `State::founded`.
         rebuild.finish(1, 1)

@@ -85,6 +85,9 @@ fn same(found: &State, expected: &State) -> Result<(), String> {
     if found.cluster != expected.cluster {
         return Err("members or sessions differ".into());
     }
+    if found.policy != expected.policy {
+        return Err("policies differ".into());
+    }
     if found.leases != expected.leases {
         return Err("leases differ".into());
     }
@@ -235,6 +238,8 @@ fn random_command(rng: &mut dyn Rng) -> Command {
             let compares = vec![Compare::mod_revision_is(key(rng), 0)];
             Command::Txn(Txn { compares, success: vec![put(rng)], failure: vec![] })
         }
+        7 => Command::Policy(vec![(key(rng), (rng.below(2) == 0).then(|| "rule".into()))]),
+        8 => Command::Judged { by: rng.below(30), command: Box::new(Command::Txn(Txn::of(put(rng)))) },
         _ => Command::Txn(Txn::of(put(rng))),
     }
 }

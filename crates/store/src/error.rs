@@ -37,6 +37,9 @@ pub enum KvError {
     LeaseExists { id: i64 },
     #[error("lease time to live {ttl_seconds} s is out of range")]
     LeaseTtl { ttl_seconds: i64 },
+    /// It was judged by a policy that has changed meanwhile: nothing has happened; it must be judged again.
+    #[error("the policy by which the request was judged has changed")]
+    PolicyChanged,
     /// The store no longer writes, because it was closed or because its disk failed. The outcome of a write that was under
     /// way is unknown.
     #[error("store stopped: {reason}")]

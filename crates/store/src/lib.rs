@@ -36,6 +36,7 @@ mod crash_test;
 mod driver;
 mod frame;
 mod housekeeping;
+mod judged;
 mod lease;
 mod log_worker;
 mod machine;
@@ -43,6 +44,7 @@ mod member;
 mod membership;
 mod mvcc;
 mod peer_frame;
+mod policy;
 mod proposal;
 mod raft_log;
 mod real_disk;
@@ -61,11 +63,13 @@ pub use config::Config;
 pub use content::Content;
 pub use disk::{Disk, DiskFile, DiskLock, LockError};
 pub use error::{KvError, OpenError};
+pub use judged::Judged;
 pub use kv::{
     Compare, Delete, KeyValue, Kv, LeaseGranted, LeaseStatus, Op, OpResult, Put, RangeRequest, RangeResponse, Relation,
     Target, Txn, TxnResponse, in_range, key_after, prefix_end,
 };
 pub use peer::{LeaderView, MemberChange, MemberChangeError, MemberInfo, NoPeers, OutgoingSnapshot, Transport};
+pub use policy::{Policy, PolicyChange};
 pub use real_disk::RealDisk;
 pub use sim_disk::SimDisk;
 pub use status::{Histogram, LeaderMove, PeerStatus, Status};

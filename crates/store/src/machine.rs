@@ -17,6 +17,7 @@ use crate::kv::{KeyValue, LeaseGranted, Op, OpResult, Put, RangeRequest, Txn, Tx
 use crate::membership::Cluster;
 use crate::mvcc::{State, Version, Versions};
 use crate::peer::{MemberChangeError, MemberInfo};
+use crate::policy::Policy;
 use crate::proposal::ProposalId;
 use crate::txn::{Chosen, Step, choose};
 use crate::watch::{Event, EventKind};
@@ -29,6 +30,8 @@ pub(crate) enum Outcome {
     /// The store's revision after a lease has ended.
     Revoked(i64),
     Members(Result<Vec<MemberInfo>, MemberChangeError>),
+    /// The policy's new revision.
+    Policy(u64),
     Done,
 }
 
@@ -91,6 +94,9 @@ impl Machine {
                 let cluster = &mut self.state.cluster;
                 Ok(Outcome::Members(cluster.apply(change).map(|()| cluster.list())))
             }
+            Command::Policy(changes) => self.state.policy.apply(changes).map(Outcome::Policy),
+            Command::Judged { by, .. } if *by != self.state.policy.revision => Err(KvError::PolicyChanged),
+            Command::Judged { command, .. } => self.execute(index, command),
         }
     }
 
@@ -357,6 +363,10 @@ impl Rebuild {
         self.state.index = index;
         self.state.term = term;
         self.state
+    }
+
+    pub(crate) fn policy(&mut self, policy: Policy) {
+        self.state.policy = policy;
     }
 
     pub(crate) fn current_revision(&self) -> i64 {

@@ -18,6 +18,7 @@ use crate::error::KvError;
 use crate::kv::{KeyValue, RangeRequest, RangeResponse, is_unbounded};
 use crate::membership::Cluster;
 use crate::peer::MemberInfo;
+use crate::policy::Policy;
 use crate::watch::Event;
 
 /// Memory that one version takes beside its payload: the shared record, the two byte handles and their headers, and its
@@ -36,6 +37,7 @@ pub(crate) struct State {
     pub(crate) leases: OrdMap<i64, i64>,
     /// Who the members are, and which of their proposals are settled.
     pub(crate) cluster: Cluster,
+    pub(crate) policy: Policy,
     /// Position of the last applied entry.
     pub(crate) index: u64,
     pub(crate) term: u64,
@@ -79,6 +81,7 @@ impl State {
             compact_revision: 0,
             leases: OrdMap::new(),
             cluster: Cluster::default(),
+            policy: Policy::default(),
             index: 0,
             term: 0,
             live_keys: 0,

@@ -136,6 +136,8 @@ mod tests {
             Command::LeaseGrant { id: -1, ttl_seconds: 60 },
             Command::LeaseRevoke { id: i64::MAX },
             Command::Member(MemberChange::Promote { id: 3 }),
+            Command::Policy(vec![("n".into(), Some("v".into())), ("m".into(), None)]),
+            Command::Judged { by: 4, command: Box::new(Command::LeaseRevoke { id: 5 }) },
         ]
     }
 

@@ -21,10 +21,12 @@ use crate::disk::Disk;
 use crate::driver::{Driver, Message, Reply};
 use crate::error::{KvError, OpenError};
 use crate::frame::Identity;
+use crate::judged::Judged;
 use crate::kv::{Kv, LeaseGranted, LeaseStatus, RangeRequest, RangeResponse, Txn, TxnResponse};
 use crate::log_worker::LogWorker;
 use crate::machine::{Outcome, is_read_only, read_txn};
 use crate::peer::{LeaderView, Transport};
+use crate::policy::Policy;
 use crate::record::encode_command;
 use crate::recovery::recover;
 use crate::status::Status;
@@ -117,6 +119,16 @@ impl Store {
         self.published.state.load().range(request)
     }
 
+    /// The policy as far as it is applied here.
+    pub fn policy(&self) -> Policy {
+        self.published.state.load().policy.clone()
+    }
+
+    /// Asks for what the policy of revision `by` ([`Policy::revision`]) allows.
+    pub fn judged(&self, by: u64) -> Judged<'_> {
+        Judged { store: self, by }
+    }
+
     /// Everything that is applied here now. Shares the values with the running store.
     pub fn content(&self) -> Content {
         Content::of(&self.published.state.load_full())
@@ -139,7 +151,7 @@ impl Store {
 
     /// Waits until everything is visible here that was committed anywhere when this was called. A member that is the only
     /// voter needs not wait.
-    async fn catch_up(&self) -> Result<(), KvError> {
+    pub(crate) async fn catch_up(&self) -> Result<(), KvError> {
         if self.published.reads_locally.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -153,16 +165,22 @@ impl Store {
         answer.await.map_err(|_| closed())?
     }
 
+    pub(crate) fn check_size(&self, bytes: usize) -> Result<(), KvError> {
+        let bytes_max = self.config.request_bytes_max;
+        if bytes > bytes_max { Err(KvError::TooLarge { bytes, bytes_max }) } else { Ok(()) }
+    }
+
+    pub(crate) fn check_txn(&self, txn: &Txn) -> Result<(), KvError> {
+        check_request(txn, &self.config).map(|_bytes| ())
+    }
+
     async fn write_txn(&self, txn: Txn) -> Result<TxnResponse, KvError> {
-        check_request(&txn, &self.config)?;
+        self.check_txn(&txn)?;
         if is_read_only(&txn) {
             self.catch_up().await?;
             return read_txn(&self.published.state.load(), &txn);
         }
-        match self.propose(Command::Txn(txn)).await? {
-            Outcome::Txn(response) => Ok(response),
-            _ => Err(mismatch()),
-        }
+        self.propose(Command::Txn(txn)).await?.of_txn()
     }
 
     async fn grant(&self, id: i64, ttl_seconds: i64) -> Result<LeaseGranted, KvError> {
@@ -176,10 +194,21 @@ impl Store {
     }
 
     async fn revoke(&self, id: i64) -> Result<i64, KvError> {
-        match self.propose(Command::LeaseRevoke { id }).await? {
-            Outcome::Revoked(revision) => Ok(revision),
-            _ => Err(mismatch()),
-        }
+        self.propose(Command::LeaseRevoke { id }).await?.of_revocation()
+    }
+}
+
+impl Outcome {
+    pub(crate) fn of_txn(self) -> Result<TxnResponse, KvError> {
+        if let Self::Txn(response) = self { Ok(response) } else { Err(mismatch()) }
+    }
+
+    pub(crate) fn of_revocation(self) -> Result<i64, KvError> {
+        if let Self::Revoked(revision) = self { Ok(revision) } else { Err(mismatch()) }
+    }
+
+    pub(crate) fn of_policy(self) -> Result<u64, KvError> {
+        if let Self::Policy(revision) = self { Ok(revision) } else { Err(mismatch()) }
     }
 }
 

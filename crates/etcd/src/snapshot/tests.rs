@@ -2,9 +2,13 @@
 
 use std::io::Cursor;
 
+use std::collections::BTreeMap;
+
 use store::KeyValue;
 
 use super::*;
+use crate::access::rules::Rules;
+use crate::proto::authpb::{AccessState, Permission, Role, User};
 
 fn kv(key: &str, value: &str, revisions: (i64, i64, i64), lease: i64) -> Arc<KeyValue> {
     let (create_revision, mod_revision, version) = revisions;
@@ -21,7 +25,15 @@ fn sorted(mut content: Content) -> Content {
 fn content() -> Content {
     let keys = (0..500).map(|n| kv(&format!("key{n:04}"), &"v".repeat(n * 7), (2, 2 + n as i64 / 3, 1), 0));
     let keys = keys.chain([kv("leased", "x", (900, 950, 4), 77)]).collect();
-    sorted(Content { revision: 1000, leases: vec![(77, 60), (-5, 3600)], keys })
+    sorted(Content { revision: 1000, leases: vec![(77, 60), (-5, 3600)], keys, policy: rules() })
+}
+
+/// As a snapshot has them: without the key of tokens.
+fn rules() -> BTreeMap<Bytes, Bytes> {
+    let state = AccessState { enabled: true, revision: 9, token_key: Bytes::new() };
+    let ann = User { name: "ann".into(), password: "hash".into(), roles: vec!["reader".into()], options: None };
+    let read = Permission { perm_type: 0, key: "a".into(), range_end: "b".into() };
+    Rules::records(&state, &[ann], &[Role { name: "reader".into(), key_permission: vec![read] }])
 }
 
 #[test]

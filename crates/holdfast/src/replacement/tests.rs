@@ -23,7 +23,8 @@ impl Drop for Place {
 
 fn content(key: &str, value: impl Into<Bytes>) -> Content {
     let kv = KeyValue { key: Bytes::copy_from_slice(key.as_bytes()), value: value.into(), ..KeyValue::default() };
-    Content { revision: 5, leases: Vec::new(), keys: vec![Arc::new(KeyValue { mod_revision: 5, version: 1, ..kv })] }
+    let keys = vec![Arc::new(KeyValue { mod_revision: 5, version: 1, ..kv })];
+    Content { revision: 5, keys, ..Content::default() }
 }
 
 #[test]

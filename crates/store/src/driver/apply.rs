@@ -47,11 +47,11 @@ impl Driver {
         if self.lessor_term.is_none() {
             return;
         }
-        match (command, outcome) {
+        match (command.deed(), outcome) {
             (Command::LeaseGrant { .. }, Ok(Outcome::Granted(lease))) => {
                 self.lessor.grant(lease.id, lease.ttl_seconds, self.clock.monotonic());
             }
-            (Command::LeaseRevoke { id }, _) => self.lessor.revoke(*id),
+            (Command::LeaseRevoke { id }, Ok(_) | Err(KvError::LeaseNotFound { .. })) => self.lessor.revoke(*id),
             _ => {}
         }
     }

@@ -314,10 +314,15 @@ impl Driver {
         if self.space.is_ample(state, &self.config) {
             return Ok(Admission::Append);
         }
-        let admitted = match command {
+        let admitted = match command.deed() {
             Command::Txn(txn) => self.space.admit(growth(state, txn), state, &self.config),
             Command::LeaseGrant { .. } => self.space.admit(crate::txn::Growth::of_lease(), state, &self.config),
-            Command::Nothing | Command::Compact { .. } | Command::LeaseRevoke { .. } | Command::Member(_) => Ok(()),
+            Command::Nothing
+            | Command::Compact { .. }
+            | Command::LeaseRevoke { .. }
+            | Command::Member(_)
+            | Command::Policy(_)
+            | Command::Judged { .. } => Ok(()),
         };
         admitted.map(|()| Admission::Append).map_err(Refusal::Kv)
     }
