@@ -80,6 +80,7 @@ pub struct Pki {
     cluster_ca: Authority,
     front_proxy_ca: Authority,
     member_ca: Authority,
+    etcd_ca: Authority,
     service_account_key_pem: String,
 }
 
@@ -93,8 +94,9 @@ impl Pki {
         let cluster_ca = Authority::open(&config.directory, "ca", "holdfast-cluster-ca", now)?;
         let front_proxy_ca = Authority::open(&config.directory, "front-proxy-ca", "holdfast-front-proxy-ca", now)?;
         let member_ca = Authority::open(&config.directory, "member-ca", "holdfast-member-ca", now)?;
+        let etcd_ca = Authority::open(&config.directory, "etcd-ca", "holdfast-etcd-ca", now)?;
         let service_account_key_pem = authority::open_key(&config.directory.join("sa.key"))?;
-        Ok(Self { config, clock, cluster_ca, front_proxy_ca, member_ca, service_account_key_pem })
+        Ok(Self { config, clock, cluster_ca, front_proxy_ca, member_ca, etcd_ca, service_account_key_pem })
     }
 
     /// The CA that signs serving and client certificates; what goes into kubeconfigs and `kube-root-ca.crt`.
@@ -119,6 +121,26 @@ impl Pki {
             ..CertificateSpec::serving("holdfast-member", None, &[name.to_owned()], &[])
         };
         self.member_ca.ensure(&self.config.directory, "member", &spec, self.clock.now())
+    }
+
+    /// The server of the store's etcd API, at the configured names and addresses. Its CA signs this and [`Self::etcd_client`] alone.
+    pub fn etcd_serving(&self) -> Result<Credential, PkiError> {
+        let names: Vec<String> = self.config.names.iter().cloned().chain(["localhost".to_owned()]).collect();
+        let addresses: Vec<IpAddr> =
+            self.config.addresses.iter().copied().chain([IpAddr::from([127, 0, 0, 1])]).collect();
+        let spec = CertificateSpec::serving("holdfast-etcd", None, &names, &addresses);
+        self.etcd_ca.ensure(&self.config.directory, "etcd-server", &spec, self.clock.now())
+    }
+
+    /// The administrator as client of the store's etcd API: etcd's user root.
+    pub fn etcd_client(&self) -> Result<Credential, PkiError> {
+        let spec = CertificateSpec::client("root", None);
+        self.etcd_ca.ensure(&self.config.directory, "etcd-client", &spec, self.clock.now())
+    }
+
+    /// TLS for the store's etcd API: nobody without a certificate of its CA gets in.
+    pub fn etcd_tls(&self) -> Result<Arc<ServerTls>, PkiError> {
+        ServerTls::mutual(&self.etcd_serving()?, &self.etcd_ca)
     }
 
     /// PEM of the key that signs service-account tokens: our own are ECDSA P-256, one of another cluster's may be RSA.

@@ -195,6 +195,9 @@ pub struct ClusterArgs {
     /// The port for the other servers of the cluster.
     #[arg(long, default_value_t = 2380)]
     pub peer_port: u16,
+    /// The port of the store's etcd API (pki/etcd-client.crt opens it); 0 = none.
+    #[arg(long, default_value_t = 2379)]
+    pub etcd_port: u16,
     #[command(flatten)]
     pub datastore: DatastoreArgs,
     /// The addresses of Pods; every node gets a /24 of it.

@@ -12,6 +12,7 @@ mod etcd_cluster;
 mod etcd_command;
 mod etcd_ignored;
 mod etcd_listen;
+mod etcd_port;
 mod images;
 mod instance;
 mod join;

@@ -24,13 +24,15 @@ pub const MEMBER_NAME: &str = "member.holdfast.internal";
 /// The keys that Secrets are encrypted with, below the data directory.
 pub const ENCRYPTION_FILE: &str = "encryption.yaml";
 /// What all servers have in common, below the data directory.
-pub const SHARED_FILES: [&str; 8] = [
+pub const SHARED_FILES: [&str; 10] = [
     "pki/ca.crt",
     "pki/ca.key",
     "pki/front-proxy-ca.crt",
     "pki/front-proxy-ca.key",
     "pki/member-ca.crt",
     "pki/member-ca.key",
+    "pki/etcd-ca.crt",
+    "pki/etcd-ca.key",
     "pki/sa.key",
     ENCRYPTION_FILE,
 ];

@@ -121,6 +121,7 @@ fn server_settings(args: &ClusterArgs) -> Result<ServerSettings, Box<dyn std::er
         advertise: args.advertise_address.unwrap_or_else(network::own_address),
         port: args.port,
         peer_port: args.peer_port,
+        etcd_port: args.etcd_port,
         cluster_cidr: network::parse_network(&args.cluster_cidr)?,
         service_cidr: network::parse_network(&args.service_cidr)?,
         hostname: hostname(),

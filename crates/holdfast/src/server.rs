@@ -34,7 +34,7 @@ use crate::doctor::FigureRoutes;
 use crate::membership::{self, Membership, NoMembers};
 use crate::store_routes::StoreRoutes;
 use crate::supervise::run_supervised;
-use crate::{datastore, join, network, replacement, scheduling};
+use crate::{datastore, etcd_port, join, network, replacement, scheduling};
 
 /// Every node gets a /24 of the Pod network, as elsewhere.
 const NODE_PREFIX: u8 = 24;
@@ -50,6 +50,8 @@ pub struct ServerSettings {
     pub port: u16,
     /// For the other servers of the cluster.
     pub peer_port: u16,
+    /// For etcd's clients; 0 = none.
+    pub etcd_port: u16,
     pub cluster_cidr: (Ipv4Addr, u8),
     pub service_cidr: (Ipv4Addr, u8),
     pub hostname: String,
@@ -82,6 +84,8 @@ pub enum ServerError {
     Replacement(#[from] replacement::ReplacementError),
     #[error("the store does not open")]
     Store(#[from] store::OpenError),
+    #[error("the etcd API does not start")]
+    Etcd(#[from] etcd::member::StartError),
     #[error("the store does not answer")]
     Kv(#[from] store::KvError),
     #[error(transparent)]
@@ -131,12 +135,12 @@ pub async fn start(
         .ok_or(ServerError::PodNetwork { network, prefix })?;
     // The ports first: if another server holds one, nothing on disk is touched.
     let listener = listen(settings, settings.port, "--port").await?;
-    let peer_listener = match settings.datastore.outside {
+    let own_store = match settings.datastore.outside {
         Some(_) => None,
-        None => Some(listen(settings, settings.peer_port, "--peer-port").await?),
+        None => Some(StoreListeners::bind(settings).await?),
     };
     let pki = Arc::new(open_pki(settings, clock.clone())?);
-    let opened = open_datastore(settings, &pki, clock.clone(), (peers, peer_listener)).await?;
+    let opened = open_datastore(settings, &pki, clock.clone(), (peers, own_store)).await?;
     let datastore = opened.datastore.clone();
     let foundation = Foundation { pki, opened, pod_range, listener };
     tokio::select! {
@@ -298,12 +302,30 @@ struct Opened {
     identity: String,
 }
 
-/// `peer_listener`: where other servers reach a store of our own.
+/// Where a store of our own is reached.
+struct StoreListeners {
+    /// By the other servers.
+    peers: TcpListener,
+    /// By etcd's clients.
+    etcd: Option<TcpListener>,
+}
+
+impl StoreListeners {
+    async fn bind(settings: &ServerSettings) -> Result<Self, ServerError> {
+        let peers = listen(settings, settings.peer_port, "--peer-port").await?;
+        let etcd = match settings.etcd_port {
+            0 => None,
+            port => Some(listen(settings, port, "--etcd-port").await?),
+        };
+        Ok(Self { peers, etcd })
+    }
+}
+
 async fn open_datastore(
     settings: &ServerSettings,
     pki: &Arc<Pki>,
     clock: Arc<dyn Clock>,
-    (peers, peer_listener): (&Handle, Option<TcpListener>),
+    (peers, own_store): (&Handle, Option<StoreListeners>),
 ) -> Result<Opened, ServerError> {
     let outside = settings.datastore.outside.as_ref();
     let opened = match outside {
@@ -316,7 +338,7 @@ async fn open_datastore(
                 identity: format!("{}_{}_{}", settings.hostname, settings.advertise, settings.port),
             }
         }
-        None => open_own(settings, pki, clock, (peers, peer_listener)).await?,
+        None => open_own(settings, pki, clock, (peers, own_store)).await?,
     };
     datastore::write_note(&settings.data_dir, outside)
         .map_err(|source| ServerError::Directory { path: settings.data_dir.display().to_string(), source })?;
@@ -328,7 +350,7 @@ async fn open_own(
     settings: &ServerSettings,
     pki: &Arc<Pki>,
     clock: Arc<dyn Clock>,
-    (peers, peer_listener): (&Handle, Option<TcpListener>),
+    (peers, listeners): (&Handle, Option<StoreListeners>),
 ) -> Result<Opened, ServerError> {
     let tls = membership::peer_tls(pki).map_err(ServerError::Members)?;
     let network = Network::new(peers.clone(), Some(tls));
@@ -339,11 +361,16 @@ async fn open_own(
     if let Some(reason) = datastore::removal(&directory) {
         return Err(ServerError::Lost { reason });
     }
-    let store = Arc::new(open_store(settings, &directory, clock, &network)?);
-    if let Some(listener) = peer_listener {
-        network.serve(listener, true);
+    let store = Arc::new(open_store(settings, &directory, clock.clone(), &network)?);
+    let mut etcd_listener = None;
+    if let Some(listeners) = listeners {
+        network.serve(listeners.peers, true);
+        etcd_listener = listeners.etcd;
     }
     let own = join_network(settings, &store, &network).await?;
+    if let Some(listener) = etcd_listener {
+        etcd_port::serve(settings, pki, store.clone(), clock, listener).await?;
+    }
     let identity = format!("{}_{:016x}", settings.hostname, store.status().await?.member_id);
     let renewed = Arc::downgrade(&network);
     tokio::spawn(pki.clone().keep_renewed("this member", move |pki| {
@@ -385,7 +412,9 @@ async fn join_network(
     let inbox: Arc<dyn Inbox> = store.clone();
     network.start(status.cluster_id, status.member_id, Arc::downgrade(&inbox));
     let url = network::server_url(settings.advertise, settings.peer_port);
-    let client_url = network::server_url(settings.advertise, settings.port);
+    // Without an etcd API, where the API server is.
+    let client_port = if settings.etcd_port == 0 { settings.port } else { settings.etcd_port };
+    let client_url = network::server_url(settings.advertise, client_port);
     let entry = membership::run_own_entry(store.clone(), status.member_id, settings.hostname.clone(), url, client_url);
     tokio::spawn(entry);
     Ok(Arc::new(Membership {

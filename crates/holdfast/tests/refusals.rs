@@ -31,10 +31,10 @@ impl Place {
     }
 
     /// `holdfast server` with everything below this place.
-    fn server(&self, run_dir: &str, [port, peer_port]: [u16; 2]) -> Command {
+    fn server(&self, run_dir: &str, [port, peer_port, etcd_port]: Ports) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
         command.args(["server", "--advertise-address", "127.0.0.1", "--port", &port.to_string()]);
-        command.args(["--peer-port", &peer_port.to_string()]);
+        command.args(["--peer-port", &peer_port.to_string(), "--etcd-port", &etcd_port.to_string()]);
         command.arg("--data-dir").arg(self.data()).arg("--run-dir").arg(self.0.join(run_dir));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
@@ -124,12 +124,15 @@ impl Watchdog {
     }
 }
 
-fn free_ports() -> [u16; 2] {
-    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+/// Of the API server, of the other servers, of etcd's clients.
+type Ports = [u16; 3];
+
+fn free_ports() -> Ports {
+    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
-fn is_about(text: &str, ports: [u16; 2]) -> bool {
+fn is_about(text: &str, ports: Ports) -> bool {
     ports.iter().any(|port| text.contains(&format!("port {port} cannot be used")))
 }
 
@@ -157,10 +160,12 @@ fn a_used_port_is_named_and_nothing_is_written() {
     let place = Place::new("port");
     let holder = TcpListener::bind("0.0.0.0:0").unwrap();
     let used = holder.local_addr().unwrap().port();
-    let [free, _] = free_ports();
-    for (ports, flag) in [([used, free], "with --port"), ([free, used], "with --peer-port")] {
+    let [a, b, _] = free_ports();
+    for (ports, flag) in
+        [([used, a, b], "with --port"), ([a, used, b], "with --peer-port"), ([a, b, used], "with --etcd-port")]
+    {
         let line = refusal(&mut place.server("run", ports));
-        assert!(is_about(&line, [used; 2]) && line.contains(flag), "{line}");
+        assert!(is_about(&line, [used; 3]) && line.contains(flag), "{line}");
         assert_eq!(files_below(&place.data()), 0);
     }
 }

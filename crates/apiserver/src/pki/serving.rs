@@ -15,7 +15,7 @@ use base::Clock;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ClientCertVerifierBuilder, ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 
@@ -50,13 +50,13 @@ impl ServerTls {
     /// For a server of the cluster's own parts (a kubelet's): client certificates are asked for, not required, and one that
     /// does not lead to `ca` breaks the handshake.
     pub fn verified(credential: &Credential, ca: &Authority) -> Result<Arc<Self>, PkiError> {
-        let provider = tls::provider();
-        let roots = Arc::new(roots_of(ca)?);
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
-            .allow_unauthenticated()
-            .build()
-            .map_err(|source| PkiError::Verifier { source })?;
-        Self::build(credential, verifier)
+        let by_choice = verifier_of(ca)?.allow_unauthenticated();
+        Self::build(credential, by_choice.build().map_err(|source| PkiError::Verifier { source })?)
+    }
+
+    /// For a server whose clients must have a certificate of `ca`: others get no further than the handshake.
+    pub fn mutual(credential: &Credential, ca: &Authority) -> Result<Arc<Self>, PkiError> {
+        Self::build(credential, verifier_of(ca)?.build().map_err(|source| PkiError::Verifier { source })?)
     }
 
     /// For `tokio_rustls::TlsAcceptor`.
@@ -70,6 +70,10 @@ impl ServerTls {
         self.certificate.0.store(Arc::new(certified_key(provider, credential)?));
         Ok(())
     }
+}
+
+fn verifier_of(ca: &Authority) -> Result<ClientCertVerifierBuilder, PkiError> {
+    Ok(WebPkiClientVerifier::builder_with_provider(Arc::new(roots_of(ca)?), tls::provider()))
 }
 
 fn roots_of(ca: &Authority) -> Result<RootCertStore, PkiError> {
@@ -104,10 +108,7 @@ pub struct ClientCertificates {
 
 impl ClientCertificates {
     pub fn new(ca: &Authority, clock: Arc<dyn Clock>) -> Result<Self, PkiError> {
-        let provider = tls::provider();
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots_of(ca)?), provider)
-            .build()
-            .map_err(|source| PkiError::Verifier { source })?;
+        let verifier = verifier_of(ca)?.build().map_err(|source| PkiError::Verifier { source })?;
         Ok(Self { verifier, clock })
     }
 

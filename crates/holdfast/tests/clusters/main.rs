@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod etcd;
+mod etcd_port;
 mod grows;
 mod load;
 mod machines;

@@ -21,6 +21,7 @@ pub struct Server {
     directory: PathBuf,
     port: String,
     peer_port: String,
+    etcd_port: String,
     /// What runs it on its machine: words in front of the command.
     machine: Vec<String>,
 }
@@ -28,15 +29,16 @@ pub struct Server {
 impl Server {
     /// On this machine, with ports of its own.
     pub fn here(place: &Place, name: &str, address: &str) -> Self {
-        let (port, peer_port) = (free_port().to_string(), free_port().to_string());
-        Self { port, peer_port, ..Self::on(place, name, address.parse().unwrap(), Vec::new()) }
+        let [port, peer_port, etcd_port] = [(); 3].map(|()| free_port().to_string());
+        Self { port, peer_port, etcd_port, ..Self::on(place, name, address.parse().unwrap(), Vec::new()) }
     }
 
     /// On a machine of its own, with the default ports.
     pub fn on(place: &Place, name: &str, address: IpAddr, machine: Vec<String>) -> Self {
         let directory = place.0.join(name);
         std::fs::create_dir_all(&directory).unwrap();
-        Self { address, directory, port: "6443".to_owned(), peer_port: "2380".to_owned(), machine }
+        let [port, peer_port, etcd_port] = ["6443", "2380", "2379"].map(str::to_owned);
+        Self { address, directory, port, peer_port, etcd_port, machine }
     }
 
     /// The command that runs it, with these words more.
@@ -45,7 +47,8 @@ impl Server {
         let mut words = self.machine.iter().chain([&binary]);
         let mut command = Command::new(words.next().unwrap());
         command.args(words).args(["server", "--advertise-address", &self.address.to_string()]);
-        command.args(["--port", &self.port, "--peer-port", &self.peer_port]).args(more).stdin(Stdio::null());
+        command.args(["--port", &self.port, "--peer-port", &self.peer_port, "--etcd-port", &self.etcd_port]);
+        command.args(more).stdin(Stdio::null());
         command.arg("--data-dir").arg(self.data()).arg("--run-dir").arg(self.directory.join("run"));
         command
     }
@@ -67,6 +70,11 @@ impl Server {
 
     pub fn data(&self) -> PathBuf {
         self.directory.join("data")
+    }
+
+    /// Where etcd's clients reach its store.
+    pub fn etcd_url(&self) -> String {
+        format!("etcds://{}:{}", self.address, self.etcd_port)
     }
 
     pub async fn client(&self) -> kube::Client {

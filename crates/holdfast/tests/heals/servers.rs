@@ -23,10 +23,11 @@ pub struct Joined {
 impl Joined {
     pub fn start(cluster: &Cluster, place: &Place, name: &str) -> Self {
         let printed = cluster.holdfast(&["token"]);
-        let (directory, [port, peer_port]) = (place.0.join(name), [(); 2].map(|()| free_port().to_string()));
+        let (directory, [port, peer_port, etcd_port]) = (place.0.join(name), [(); 3].map(|()| free_port().to_string()));
         std::fs::create_dir_all(&directory).unwrap();
         let mut command = holdfast(&["server", "--advertise-address", "127.0.0.1"]);
-        command.args(["--port", &port, "--peer-port", &peer_port]).args(printed.split_whitespace().skip(2));
+        command.args(["--port", &port, "--peer-port", &peer_port, "--etcd-port", &etcd_port]);
+        command.args(printed.split_whitespace().skip(2));
         command.arg("--data-dir").arg(directory.join("data")).arg("--run-dir").arg(directory.join("run"));
         let log = directory.join("log");
         let running = Running::start(command, &log).until_ready(&log);
