@@ -67,6 +67,7 @@ fn parse_token(text: &str) -> Result<Option<JwtSettings>, EtcdFlagsError> {
             return Err(bad("an option is given twice"));
         }
     }
+    jwt.check().map_err(|error| EtcdFlagsError::Tokens(base::with_causes(&error)))?;
     Ok(Some(jwt))
 }
 
@@ -81,13 +82,15 @@ mod tests {
     #[test]
     fn tokens_are_simple_or_signed() {
         assert!(parse_token("simple").unwrap().is_none());
-        let jwt = parse_token("jwt,sign-method=ES256,ttl=10m").unwrap().unwrap();
-        assert_eq!((jwt.method.as_str(), jwt.time_to_live), ("ES256", Some(Duration::from_secs(600))));
+        let secret = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let jwt = parse_token(&format!("jwt,sign-method=HS256,ttl=10m,priv-key={secret}")).unwrap().unwrap();
+        assert_eq!((jwt.method.as_str(), jwt.time_to_live), ("HS256", Some(Duration::from_secs(600))));
         for (text, reason) in [
             ("magic", "expected simple or jwt"),
             ("jwt,ttl", "expected NAME=VALUE"),
             ("jwt,ttl=soon", "expected a duration"),
             ("jwt,sign-method=ES256,sign-method=RS256", "given twice"),
+            ("jwt,sign-method=ES256", "the method ES256 needs a priv-key"),
             ("jwt,priv-key=/nowhere/key.pem", "/nowhere/key.pem"),
         ] {
             let error = parse_token(text).unwrap_err();

@@ -40,6 +40,8 @@ pub enum EtcdFlagsError {
     Value { flag: &'static str, value: String, reason: &'static str },
     #[error("{file}: {error}")]
     File { file: String, error: String },
+    #[error("--auth-token: {0}")]
+    Tokens(String),
     #[error("--client-cert-auth needs --trusted-ca-file, to know whose certificates to accept")]
     NoClientCa,
     #[error("{url} needs --cert-file and --key-file")]

@@ -10,11 +10,12 @@ use aws_lc_rs::error::{KeyRejected, Unspecified};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{self as sign, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use aws_lc_rs::{hmac, rsa};
-use base::Clock;
+use base::{Clock, SystemClock};
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, SubjectPublicKeyInfoDer};
 use serde_json::{Value, json};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// etcd's default.
 const TIME_TO_LIVE: Duration = Duration::from_secs(300);
@@ -26,10 +27,17 @@ pub struct JwtSettings {
     pub method: String,
     /// PEM; of HS256 and the like the secret itself.
     pub private_key: Option<Vec<u8>>,
-    /// PEM (`PUBLIC KEY`). Only this: tokens are checked and not made.
+    /// PEM, of the key (`PUBLIC KEY`) or of a certificate. Only this: tokens are checked and not made.
     pub public_key: Option<Vec<u8>>,
     /// `None`: five minutes.
     pub time_to_live: Option<Duration>,
+}
+
+impl JwtSettings {
+    /// That tokens can be made or checked with it.
+    pub fn check(&self) -> Result<(), JwtSettingsError> {
+        JwtTokens::new(self, Arc::new(SystemClock::new())).map(|_| ())
+    }
 }
 
 /// Why no tokens can be made or checked.
@@ -232,10 +240,17 @@ fn parse_private(method: &Method, name: &str, pem: &[u8]) -> Result<Private, Jwt
     method.private(&der).map_err(|source| JwtSettingsError::Private { method: name.to_owned(), source })
 }
 
+/// A public key, or the one in a certificate.
 fn parse_public(pem: &[u8]) -> Result<Vec<u8>, JwtSettingsError> {
-    let der = SubjectPublicKeyInfoDer::from_pem_slice(pem)
-        .map_err(|source| JwtSettingsError::Pem { which: "pub-key", source })?;
-    Ok(der.as_ref().to_vec())
+    let in_certificate = || {
+        let certificate = CertificateDer::from_pem_slice(pem).ok()?;
+        let (_, certificate) = X509Certificate::from_der(&certificate).ok()?;
+        Some(certificate.public_key().raw.to_vec())
+    };
+    match SubjectPublicKeyInfoDer::from_pem_slice(pem) {
+        Ok(key) => Ok(key.as_ref().to_vec()),
+        Err(source) => in_certificate().ok_or(JwtSettingsError::Pem { which: "pub-key", source }),
+    }
 }
 
 #[cfg(test)]
