@@ -49,6 +49,20 @@ fn json_encodes_as_upstream_encodes() {
     }
 }
 
+/// Clients whose types follow OpenAPI, where a condition's time must be one, read what Go wrote without.
+#[test]
+fn a_time_that_must_be_there_is_never_null() {
+    let condition = schema::message("meta/v1.Condition").unwrap();
+    // The type is "a"; Go writes a zero time (4) as an empty message.
+    for bytes in [&b"\x0a\x01a"[..], b"\x0a\x01a\x22\x00"] {
+        let found = decode_proto(bytes, condition).unwrap();
+        assert_eq!(found, json!({"type": "a", "status": "", "reason": "", "message": ""}));
+        let mut printed = Vec::new();
+        transcode_json(&[bytes], condition, None, &mut printed).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&printed).unwrap(), found);
+    }
+}
+
 #[test]
 fn both_receivers_agree() {
     for (name, message, bytes, json) in objects() {

@@ -4,8 +4,8 @@
 //! quota may be seen before the object that it was charged for. A count below `used` is written only if the objects were
 //! seen up to the quota's revision or a live list has nothing that was not seen; the write then holds only if nothing was
 //! charged since. A count above `used` needs no proof.
-//! Creations are charged already and wake nothing; what goes or changes does, and every quota is counted anew after 5
-//! minutes. Does not refuse anything: that is admission's (`apiserver::quotas`); what counts is `semantics::quota`.
+//! Creations are charged already and wake nothing; the charge, and what goes or changes, does, and every quota is counted
+//! anew after 5 minutes. Does not refuse anything: that is admission's (`apiserver::quotas`); what counts is `semantics::quota`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -178,11 +178,10 @@ fn version_of<K: Object>(view: &View, key: &Key) -> Option<String> {
     view.get_key::<K>(key)?.metadata().resource_version.clone()
 }
 
-/// A quota wakes itself, but not by what admission charges.
+/// A quota wakes itself, also by what admission charges: the object may have come and gone before the charge is seen here.
 fn quota_keys(change: &Change<ResourceQuota>, _: &View) -> Vec<Key> {
-    let hard = |quota: &ResourceQuota| quota.status.as_ref().and_then(|status| status.hard.clone());
     match change {
-        Change::Applied { old: Some(old), new } if old.spec == new.spec && hard(old) == hard(new) => Vec::new(),
+        Change::Applied { old: Some(old), new } if old.spec == new.spec && old.status == new.status => Vec::new(),
         _ => vec![Key::of(&change.object().metadata)],
     }
 }
@@ -222,5 +221,25 @@ fn node_keys(change: &GraphChange, graph: &Graph) -> Vec<Key> {
             quotas.iter().map(|quota| quota.key.clone()).collect()
         }
         _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{from_value, json};
+
+    use super::*;
+
+    /// An object may have come and gone, and its end have been seen, before the charge for it is.
+    #[test]
+    fn a_charge_wakes_its_quota_and_nothing_else_of_the_object_does() {
+        let quota = |used: &str, label: &str| -> Arc<ResourceQuota> {
+            let status = json!({"hard": {"secrets": "9"}, "used": {"secrets": used}});
+            let metadata = json!({"name": "q", "namespace": "ns", "labels": {"l": label}});
+            Arc::new(from_value(json!({"metadata": metadata, "status": status})).unwrap())
+        };
+        let woken = |old, new| quota_keys(&Change::Applied { old: Some(old), new }, &View::default());
+        assert_eq!(woken(quota("1", "a"), quota("2", "a")), [Key::new("ns", "q")]);
+        assert_eq!(woken(quota("1", "a"), quota("1", "b")), []);
     }
 }
