@@ -9,7 +9,7 @@ store_dir='' store_urls='' store_pids=()
 # What these sections need beside the two systems.
 store_check() {
   local program
-  [ -n "${HOLDFAST_LAB:-}" ] || die "the sections store and slow-disk use etcd's load tool and a slow file system: name their folder by HOLDFAST_LAB"
+  [ -n "${HOLDFAST_LAB:-}" ] || die "the sections store, store-space and slow-disk use etcd's load tool and a slow file system: name their folder by HOLDFAST_LAB"
   for program in etcd etcdctl etcd-benchmark putload slowfs; do
     [ -x "$stock_lab/bin/$program" ] || die "$stock_lab/bin/$program is not built ($HOLDFAST_LAB/build)"
   done
@@ -63,8 +63,7 @@ plain_directory() { echo "$store_dir/m$1"; }
 
 section_store() { # SYSTEM
   local system=$1 members
-  store_dir=$(mktemp -d "${BENCH_DIR:-${TMPDIR:-/tmp}}/holdfast-bench-store.XXXXXX")
-  trap 'members_down; rm -rf "$store_dir"' EXIT
+  own_directory
   for members in 1 3; do
     members_up "$system" "$members" plain_directory
     store_puts "$system" "$members"
@@ -72,8 +71,18 @@ section_store() { # SYSTEM
     members_down
     rm -rf "${store_dir:?}"/*
   done
-  store_space "$system"
-  store_restart "$system"
+}
+
+section_store-space() { # SYSTEM
+  own_directory
+  store_space "$1"
+  store_restart "$1"
+}
+
+# Until the end of this section's shell.
+own_directory() {
+  store_dir=$(mktemp -d "${BENCH_DIR:-${TMPDIR:-/tmp}}/holdfast-bench-store.XXXXXX")
+  trap 'members_down; rm -rf "$store_dir"' EXIT
 }
 
 # etcd's load tool on all members.
