@@ -11,6 +11,8 @@ follower-800ms 3 follower 800ms
 follower-5s 3 follower 5s
 follower-stuck 3 follower stuck
 all-800ms 3 all 800ms
+all-5s 3 all 5s
+all-stuck 3 all stuck
 single-800ms 1 leader 800ms
 '
 
