@@ -3,6 +3,8 @@
 //! Input: JSON values of the kind. Output: the same, passed through the struct. Each write decodes the object once,
 //! however many rules look at it. A value that does not fit the struct becomes a field error, never a panic.
 
+pub mod zero_time;
+
 use std::marker::PhantomData;
 
 use serde::de::DeserializeOwned;
@@ -74,7 +76,7 @@ impl<R: Rules> Strategy for Typed<R> {
     fn default(&self, object: &mut Value) -> Result<(), String> {
         let mut typed = decode::<R>(object)?;
         R::default(&mut typed);
-        *object = serde_json::to_value(&typed).map_err(|e| e.to_string())?;
+        *object = to_value(&typed)?;
         Ok(())
     }
 
@@ -111,14 +113,20 @@ impl<R: Rules> Strategy for Typed<R> {
 }
 
 fn decode<R: Rules>(object: &Value) -> Result<R::Object, String> {
-    R::Object::deserialize(object).map_err(|e| e.to_string())
+    R::Object::deserialize(&*zero_time::filled(object)).map_err(|e| e.to_string())
 }
 
-fn encode<T: Serialize>(object: &T) -> Result<Value, Errors> {
-    serde_json::to_value(object).map_err(|e| misfit(e.to_string()))
+pub fn encode<T: Serialize>(object: &T) -> Result<Value, Errors> {
+    to_value(object).map_err(misfit)
 }
 
-fn misfit(detail: String) -> Errors {
+fn to_value<T: Serialize>(object: &T) -> Result<Value, String> {
+    let mut value = serde_json::to_value(object).map_err(|e| e.to_string())?;
+    zero_time::clear(&mut value);
+    Ok(value)
+}
+
+pub fn misfit(detail: String) -> Errors {
     let mut errors = Errors::new();
     errors.internal(Path::default(), detail);
     errors

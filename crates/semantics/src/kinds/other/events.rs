@@ -7,6 +7,7 @@ use crate::field::{Errors, Path};
 use crate::names::subdomain_name;
 use crate::strategy::{Shape, Write};
 use crate::typed::Rules;
+use crate::typed::zero_time::is_zero;
 use crate::validate::event::{EventWords, validate_event};
 use crate::validate::numbers::validate_immutable;
 
@@ -78,8 +79,12 @@ impl Rules for EventRules {
 }
 
 fn validate_series(object: &Event, errors: &mut Errors) {
-    if object.series.as_ref().is_some_and(|series| series.count < 2) {
+    let Some(series) = &object.series else { return };
+    if series.count < 2 {
         errors.invalid(Path::root("series.count"), "", "should be at least 2");
+    }
+    if is_zero(series.last_observed_time.0) {
+        errors.required(Path::root("series.lastObservedTime"), "");
     }
 }
 
@@ -123,6 +128,10 @@ mod tests {
             check_update(KIND.0, KIND.1, KIND.2, event(change), event(|_| {}), expect);
         };
         update(|e| e["series"] = json!({"count": 2, "lastObservedTime": "2026-01-01T00:00:01.000000Z"}), "");
+        update(
+            |e| e["series"] = json!({"count": 1}),
+            "[series.count: Invalid value: \"\": should be at least 2, series.lastObservedTime: Required value]",
+        );
         update(|e| e["note"] = json!("m"), "message: Invalid value: \"m\": field is immutable");
         update(
             |e| e["action"] = json!(""),
