@@ -3,7 +3,7 @@
 //! Input: a Service about to be written. Output: the same with its numbers filled in, and a guard to hold until it is written.
 //! Invariants: what is in use is read from the Services themselves under one lock, so nothing leaks and nothing needs repair;
 //! a number is never given twice, also not by two servers: the write holds only if there is no newer Service.
-//! Not here: whether a Service may change its numbers (see `semantics`), who routes to them.
+//! Not here: whether a Service may change its numbers, its IP families (see `semantics`), who routes to them.
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
@@ -92,7 +92,8 @@ impl ServiceNumbers {
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         // A Service keeps its own numbers; one that is new has none, even if its name is taken.
         let taken = known.taken(old.map(|_| call.key(&name)).as_ref());
-        semantics::kinds::prepare_service_allocation(object, old);
+        let prepared = semantics::kinds::prepare_service_allocation(object, old);
+        prepared.map_err(|errors| call.rejected(&name, semantics::Rejection::Invalid(errors.into_vec())))?;
         let mut errors = Errors::new();
         self.allocate_address(call, object, &taken, dry_run, &mut errors);
         if errors.is_empty() {
@@ -113,16 +114,11 @@ impl ServiceNumbers {
         if spec["type"] == "ExternalName" {
             return;
         }
-        validate_families(spec, errors);
-        if !errors.is_empty() {
-            return;
-        }
         let asked = spec["clusterIP"].as_str().unwrap_or_default().to_owned();
         let path = Path::root("spec").child("clusterIPs");
         let address = match asked.as_str() {
             "None" => {
                 spec["clusterIPs"] = json!(["None"]);
-                default_families(spec);
                 return;
             }
             "" => match self.pick_address(call, &taken.addresses) {
@@ -132,9 +128,6 @@ impl ServiceNumbers {
                     return;
                 }
             },
-            text if !semantics::names::ip_address(text).is_empty() => {
-                return errors.invalid_each(&path.index(0), text, semantics::names::ip_address(text));
-            }
             text => {
                 let problem = match text.parse::<Ipv4Addr>() {
                     Ok(ip) if !self.contains(ip) => Some(format!(
@@ -269,33 +262,10 @@ impl ServiceNumbers {
     }
 }
 
-/// The cluster has addresses of one family only.
-fn validate_families(spec: &Value, errors: &mut Errors) {
-    let path = Path::root("spec");
-    if spec["ipFamilyPolicy"] == "RequireDualStack" {
-        let detail = "this cluster is not configured for dual-stack services";
-        errors.invalid(path.child("ipFamilyPolicy"), "RequireDualStack", detail);
-    }
-    let families = spec["ipFamilies"].as_array().into_iter().flatten().enumerate();
-    for (index, _) in families.filter(|(_, family)| *family == "IPv6") {
-        errors.invalid(path.child("ipFamilies").index(index), "IPv6", "not configured on this cluster");
-    }
-}
-
 fn fill_address(spec: &mut Value, address: Ipv4Addr) {
     let text = address.to_string();
     spec["clusterIPs"] = json!([text]);
     spec["clusterIP"] = json!(text);
-    default_families(spec);
-}
-
-fn default_families(spec: &mut Value) {
-    if spec["ipFamilies"].as_array().is_none_or(Vec::is_empty) {
-        spec["ipFamilies"] = json!(["IPv4"]);
-    }
-    if spec["ipFamilyPolicy"].is_null() {
-        spec["ipFamilyPolicy"] = json!("SingleStack");
-    }
 }
 
 impl Known {

@@ -45,6 +45,26 @@ async fn an_address_can_be_asked_for_once() {
 }
 
 #[tokio::test]
+async fn families_are_settled_before_an_address_is_given() {
+    let f = Fixture::new().await;
+    let made = async |name: &str, spec: Value| {
+        let spec = f.post(SERVICES, &service(name, spec)).await.expect(201)["spec"].clone();
+        json!([spec["ipFamilyPolicy"], spec["ipFamilies"]])
+    };
+    assert_eq!(made("a", json!({})).await, json!(["SingleStack", ["IPv4"]]));
+    assert_eq!(made("b", json!({"clusterIP": "None"})).await, json!(["RequireDualStack", ["IPv4", "IPv6"]]));
+    let selected = json!({"clusterIP": "None", "selector": {"a": "b"}});
+    assert_eq!(made("c", selected).await, json!(["SingleStack", ["IPv4"]]));
+    let two = json!({"clusterIP": "10.43.0.8", "clusterIPs": ["10.43.0.8", "10.43.0.9"]});
+    let refused = f.post(SERVICES, &service("d", two)).await.expect(422);
+    assert_eq!(
+        refused["message"],
+        "Service \"d\" is invalid: spec.clusterIPs: Invalid value: [\"10.43.0.8\",\"10.43.0.9\"]: may specify no more than one IP for each IP family"
+    );
+    f.post(SERVICES, &service("e", json!({"clusterIP": "10.43.0.8"}))).await.expect(201);
+}
+
+#[tokio::test]
 async fn node_ports_are_allocated_and_kept() {
     let f = Fixture::new().await;
     let made = f.post(SERVICES, &service("a", json!({"type": "NodePort"}))).await.expect(201);

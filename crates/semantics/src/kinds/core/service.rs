@@ -3,6 +3,7 @@
 //! Allocation of cluster IPs and node ports is the API server's: it calls [`prepare_allocation`], allocates, and then runs
 //! the common create or update, which validates the result.
 
+mod families;
 mod validation;
 
 use k8s_openapi::api::core::v1::{ClientIPConfig, Service, ServiceSpec, ServiceStatus, SessionAffinityConfig};
@@ -14,7 +15,7 @@ use crate::defaults::{fill, fill_text, text};
 use crate::field::Errors;
 use crate::names::label_name;
 use crate::strategy::{Context, Shape, Subresource, Write};
-use crate::typed::Rules;
+use crate::typed::{Rules, encode, misfit};
 use crate::warnings::service::service_warnings;
 
 const AFFINITY_SECONDS: i32 = 10_800;
@@ -76,20 +77,26 @@ impl Rules for ServiceRules {
     }
 }
 
-/// Before allocation: brings `clusterIP` and `clusterIPs` in line and, for an update, takes over what was allocated before
-/// and the client left out. The object has been defaulted.
-pub fn prepare_allocation(object: &mut Value, old: Option<&Value>) {
-    let Ok(mut spec) = ServiceSpec::deserialize(&object["spec"]) else { return };
-    match old.map(|old| ServiceSpec::deserialize(&old["spec"])) {
-        Some(Ok(old)) => {
-            patch_allocated(&mut spec, &old);
-            drop_type_dependent(&mut spec, &old);
+/// Before allocation: brings `clusterIP` and `clusterIPs` in line, settles the IP families and, for an update, takes over
+/// what was allocated before and the client left out. The object has been defaulted. Errors: addresses and families that no
+/// allocation can serve.
+pub fn prepare_allocation(object: &mut Value, old: Option<&Value>) -> Result<(), Errors> {
+    let spec = |object: &Value| ServiceSpec::deserialize(&object["spec"]).map_err(|error| misfit(error.to_string()));
+    let (mut new, old) = (spec(object)?, old.map(spec).transpose()?);
+    match &old {
+        Some(old) => {
+            patch_allocated(&mut new, old);
+            drop_type_dependent(&mut new, old);
         }
-        _ => normalize_cluster_ips(&mut spec, None),
+        None => normalize_cluster_ips(&mut new, None),
     }
-    if let Ok(value) = serde_json::to_value(&spec) {
-        object["spec"] = value;
+    let mut errors = Errors::new();
+    families::settle(&mut new, old.as_ref(), &mut errors);
+    if !errors.is_empty() {
+        return Err(errors);
     }
+    object["spec"] = encode(&new)?;
+    Ok(())
 }
 
 fn default_affinity(spec: &mut ServiceSpec) {
@@ -273,6 +280,39 @@ mod tests {
             "clusterIPs": ["10.43.0.5"], "ports": [{"port": 80, "nodePort": 30001}]}});
         let made = run_update(SERVICE, Subresource::Main, new, old).unwrap();
         assert!(made["spec"]["clusterIP"].is_null() && made["spec"]["ports"][0]["nodePort"].is_null());
+    }
+
+    #[test]
+    fn external_ips_are_addresses_of_hosts() {
+        let service = |ip: &str| {
+            json!({"spec": {"clusterIP": "10.43.0.5", "clusterIPs": ["10.43.0.5"],
+                "ports": [{"port": 80}], "externalIPs": [ip]}})
+        };
+        let check = |ip: &str, expect: &str| check_create("", "v1", "Service", service(ip), expect);
+        check("192.0.2.1", "");
+        check(
+            "127.0.0.1",
+            "spec.externalIPs[0]: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)",
+        );
+        check("0.0.0.0", "spec.externalIPs[0]: Invalid value: \"0.0.0.0\": may not be unspecified (0.0.0.0)");
+        check(
+            "x",
+            "spec.externalIPs[0]: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+        );
+    }
+
+    #[test]
+    fn a_condition_may_have_no_time() {
+        let old = json!({"spec": {"type": "ClusterIP", "ports": [{"port": 80}]}});
+        let condition = json!({"type": "A", "status": "True", "reason": "B", "message": "c"});
+        let mut with_null = condition.clone();
+        with_null["lastTransitionTime"] = json!(null);
+        for given in [condition.clone(), with_null] {
+            let mut new = old.clone();
+            new["status"] = json!({ "conditions": [given] });
+            let made = run_update(SERVICE, Subresource::Status, new, old.clone()).unwrap();
+            assert_eq!(made["status"]["conditions"], json!([condition]));
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{is_externally_accessible, needs_health_check};
 use crate::defaults::text;
 use crate::field::{Errors, Path};
+use crate::kinds::core::endpoints::validate_endpoint_ip;
 use crate::names::{cidr, dns1123_label, dns1123_subdomain, ip_address, port_number, qualified_name};
 use crate::validate::labels::validate_labels;
 use crate::validate::ports::validate_port_or_name;
@@ -23,13 +24,9 @@ pub(super) fn validate(service: &Service, old: Option<&Service>, errors: &mut Er
     validate_labels(&spec.selector, &path.child("selector"), errors);
     validate_affinity(spec, &path, errors);
     if text(&spec.type_) != "ExternalName" {
-        validate_cluster_ips(spec, &path, errors);
-        validate_families(spec, &path, errors);
+        validate_addresses(spec, &path, errors);
     }
-    let known = old.and_then(|o| o.spec.as_ref()).and_then(|s| s.external_ips.clone()).unwrap_or_default();
-    for (index, ip) in spec.external_ips.iter().flatten().enumerate().filter(|(_, ip)| !known.contains(ip)) {
-        errors.invalid_each(&path.child("externalIPs").index(index), ip, ip_address(ip));
-    }
+    validate_external_ips(spec, old.and_then(|old| old.spec.as_ref()), &path.child("externalIPs"), errors);
     validate_balancer(spec, &path, errors);
     validate_traffic(spec, &path, errors);
 }
@@ -66,6 +63,19 @@ fn validate_ip_change(spec: &ServiceSpec, old: &ServiceSpec, path: &Path, errors
     if before.len() > 1 && ips.len() == 1 && text(&spec.ip_family_policy) != "SingleStack" {
         let detail = "must be set to 'SingleStack' when releasing the secondary clusterIP";
         errors.invalid(path.child("ipFamilyPolicy"), json!(spec.ip_family_policy), detail);
+    }
+}
+
+/// What was accepted before may be no address.
+fn validate_external_ips(spec: &ServiceSpec, old: Option<&ServiceSpec>, path: &Path, errors: &mut Errors) {
+    let known = old.and_then(|old| old.external_ips.as_deref()).unwrap_or_default();
+    for (index, ip) in spec.external_ips.iter().flatten().enumerate() {
+        let problems = ip_address(ip);
+        if problems.is_empty() {
+            validate_endpoint_ip(ip, path.index(index), errors);
+        } else if !known.contains(ip) {
+            errors.invalid_each(&path.index(index), ip, problems);
+        }
     }
 }
 
@@ -193,8 +203,17 @@ fn validate_affinity(spec: &ServiceSpec, path: &Path, errors: &mut Errors) {
     }
 }
 
-fn validate_cluster_ips(spec: &ServiceSpec, path: &Path, errors: &mut Errors) {
-    let path = path.child("clusterIPs");
+/// `clusterIPs`, `ipFamilies` and `ipFamilyPolicy`, each alone and with the others; of a Service that has an address.
+pub(super) fn validate_addresses(spec: &ServiceSpec, path: &Path, errors: &mut Errors) {
+    validate_first_ip(spec, &path.child("clusterIPs"), errors);
+    validate_families(spec, path, errors);
+    if validate_ips(spec, &path.child("clusterIPs"), errors) && !is_headless(spec) {
+        validate_pairs(spec, path, errors);
+    }
+}
+
+/// `clusterIP` and the first of `clusterIPs` are one.
+fn validate_first_ip(spec: &ServiceSpec, path: &Path, errors: &mut Errors) {
     let ips = spec.cluster_ips.as_deref().unwrap_or_default();
     match (text(&spec.cluster_ip), ips.first()) {
         ("", Some(_)) => errors.invalid(path.clone(), json!(ips), "must be empty when `clusterIP` is not specified"),
@@ -205,21 +224,25 @@ fn validate_cluster_ips(spec: &ServiceSpec, path: &Path, errors: &mut Errors) {
         }
         _ => {}
     }
+}
+
+/// True if each is an address, or the one is `None`.
+fn validate_ips(spec: &ServiceSpec, path: &Path, errors: &mut Errors) -> bool {
+    let ips = spec.cluster_ips.as_deref().unwrap_or_default();
+    let mut good = true;
     if is_headless(spec) && ips.len() > 1 {
+        good = false;
         errors.invalid(path.clone(), json!(ips), "'None' must be the first and only value");
     }
-    let mut bad = false;
     for (index, ip) in ips.iter().enumerate().filter(|(index, ip)| *index != 0 || *ip != "None") {
         let problems = ip_address(ip);
-        bad |= !problems.is_empty();
+        good &= problems.is_empty();
         errors.invalid_each(&path.index(index), ip, problems);
     }
     if ips.len() > 2 {
         errors.invalid(path.clone(), json!(ips), "may only hold up to 2 values");
     }
-    if !bad && ips.len() == 2 && ips[0].contains(':') == ips[1].contains(':') {
-        errors.invalid(path, json!(ips), "may specify no more than one IP for each IP family");
-    }
+    good
 }
 
 fn validate_families(spec: &ServiceSpec, path: &Path, errors: &mut Errors) {
@@ -239,14 +262,21 @@ fn validate_families(spec: &ServiceSpec, path: &Path, errors: &mut Errors) {
         let supported = ["PreferDualStack", "RequireDualStack", "SingleStack"];
         errors.not_supported(path.child("ipFamilyPolicy"), policy.as_str(), &supported);
     }
-    if is_headless(spec) {
-        return;
+}
+
+/// One address a family, and each of the family that is named for it.
+fn validate_pairs(spec: &ServiceSpec, path: &Path, errors: &mut Errors) {
+    let path = path.child("clusterIPs");
+    let ips = spec.cluster_ips.as_deref().unwrap_or_default();
+    let is_v6 = |ip: &String| ip.contains(':');
+    // More than two are refused already, and hold two of one family.
+    if ips.len() == 2 && is_v6(&ips[0]) == is_v6(&ips[1]) {
+        errors.invalid(path.clone(), json!(ips), "may specify no more than one IP for each IP family");
     }
-    for (index, (ip, family)) in spec.cluster_ips.iter().flatten().zip(families).enumerate() {
-        let is_v6 = ip.contains(':');
-        if (family == "IPv6") != is_v6 && matches!(family.as_str(), "IPv4" | "IPv6") {
+    for (index, (ip, family)) in ips.iter().zip(spec.ip_families.iter().flatten()).enumerate() {
+        if (family == "IPv6") != is_v6(ip) && matches!(family.as_str(), "IPv4" | "IPv6") {
             let detail = format!("expected an {family} value as indicated by `ipFamilies[{index}]`");
-            errors.invalid(path.child("clusterIPs").index(index), ip.as_str(), detail);
+            errors.invalid(path.index(index), ip.as_str(), detail);
         }
     }
 }
