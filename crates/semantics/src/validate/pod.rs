@@ -230,6 +230,56 @@ mod tests {
     }
 
     #[test]
+    fn values_that_no_label_can_have() {
+        let affinity = |field: &str, term: Value| json!({"affinity": {"nodeAffinity": {field: term}}});
+        let term = json!({"matchExpressions": [{"key": "a", "operator": "In", "values": ["b c"]}]});
+        let preferred = json!([{"weight": 1, "preference": term.clone()}]);
+        check(affinity("preferredDuringSchedulingIgnoredDuringExecution", preferred), "");
+        check(
+            affinity("requiredDuringSchedulingIgnoredDuringExecution", json!({ "nodeSelectorTerms": [term] })),
+            "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].values[0]: Invalid value: \"b c\": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
+        );
+        let constraint = json!({"maxSkew": 1, "topologyKey": "a b", "whenUnsatisfiable": "DoNotSchedule"});
+        check(json!({ "topologySpreadConstraints": [constraint] }), "");
+    }
+
+    #[test]
+    fn seccomp_profiles() {
+        let check_profile = |profile: Value, expect: &str| {
+            let expect = expect.replace("PROFILE", "spec.securityContext.seccompProfile");
+            check(json!({"securityContext": {"seccompProfile": profile}}), &expect);
+        };
+        let elsewhere = "can only be set when seccomp type is Localhost";
+        check_profile(json!({"type": "RuntimeDefault"}), "");
+        check_profile(json!({"type": "Localhost", "localhostProfile": "a/b"}), "");
+        check_profile(json!({"type": "Localhost", "localhostProfile": ""}), "");
+        check_profile(
+            json!({"type": "Localhost"}),
+            "PROFILE.localhostProfile: Required value: must be set when seccomp type is Localhost",
+        );
+        check_profile(
+            json!({"type": "Localhost", "localhostProfile": "../a"}),
+            "PROFILE.localhostProfile: Invalid value: \"../a\": must not contain '..'",
+        );
+        check_profile(
+            json!({"type": "Localhost", "localhostProfile": "/a"}),
+            "PROFILE.localhostProfile: Invalid value: \"/a\": must be a relative path",
+        );
+        check_profile(
+            json!({"type": "Unconfined", "localhostProfile": "a"}),
+            &format!(
+                "PROFILE.localhostProfile: Invalid value: {{\"Type\":\"Unconfined\",\"LocalhostProfile\":\"a\"}}: {elsewhere}"
+            ),
+        );
+        check_profile(
+            json!({"localhostProfile": "a"}),
+            &format!(
+                "[PROFILE.type: Required value: type is required when seccompProfile is set, PROFILE.localhostProfile: Invalid value: {{\"Type\":\"\",\"LocalhostProfile\":\"a\"}}: {elsewhere}]"
+            ),
+        );
+    }
+
+    #[test]
     fn scheduling() {
         check(
             json!({"tolerations": [{"operator": "Equal"}]}),

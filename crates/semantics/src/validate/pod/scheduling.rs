@@ -39,7 +39,8 @@ fn validate_node_affinity(affinity: &NodeAffinity, path: &Path, errors: &mut Err
     let path = path.child("preferredDuringSchedulingIgnoredDuringExecution");
     for (index, term) in affinity.preferred_during_scheduling_ignored_during_execution.iter().flatten().enumerate() {
         validate_weight(term.weight, &path.index(index), errors);
-        validate_node_term(&term.preference, &path.index(index).child("preference"), errors);
+        let path = path.index(index).child("preference");
+        validate_node_term(&term.preference, Values::Any, &path, errors);
     }
 }
 
@@ -50,7 +51,7 @@ pub(crate) fn validate_node_selector(selector: &NodeSelector, path: &Path, error
         errors.required(path.clone(), "must have at least one node selector term");
     }
     for (index, term) in selector.node_selector_terms.iter().enumerate() {
-        validate_node_term(term, &path.index(index), errors);
+        validate_node_term(term, Values::OfLabels, &path.index(index), errors);
     }
 }
 
@@ -60,9 +61,21 @@ fn validate_weight(weight: i32, path: &Path, errors: &mut Errors) {
     }
 }
 
-fn validate_node_term(term: &NodeSelectorTerm, path: &Path, errors: &mut Errors) {
+/// Which values a term may look for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Values {
+    OfLabels,
+    /// A preference for what no label can be is never met, and does no harm.
+    Any,
+}
+
+fn validate_node_term(term: &NodeSelectorTerm, values: Values, path: &Path, errors: &mut Errors) {
     for (index, requirement) in term.match_expressions.iter().flatten().enumerate() {
-        validate_node_requirement(requirement, &path.child("matchExpressions").index(index), errors);
+        let path = path.child("matchExpressions").index(index);
+        validate_node_requirement(requirement, &path, errors);
+        if values == Values::OfLabels {
+            validate_label_values(requirement, &path.child("values"), errors);
+        }
     }
     for (index, requirement) in term.match_fields.iter().flatten().enumerate() {
         validate_node_field(requirement, &path.child("matchFields").index(index), errors);
@@ -87,8 +100,11 @@ fn validate_node_requirement(requirement: &NodeSelectorRequirement, path: &Path,
         other => errors.invalid(path.child("operator"), other, "not a valid selector operator"),
     }
     errors.invalid_each(&path.child("key"), &requirement.key, qualified_name(&requirement.key));
-    for (index, value) in values.iter().enumerate() {
-        errors.invalid_each(&values_path.index(index), value, label_value(value));
+}
+
+fn validate_label_values(requirement: &NodeSelectorRequirement, path: &Path, errors: &mut Errors) {
+    for (index, value) in requirement.values.iter().flatten().enumerate() {
+        errors.invalid_each(&path.index(index), value, label_value(value));
     }
 }
 
@@ -225,12 +241,6 @@ fn validate_constraint(constraint: &TopologySpreadConstraint, path: &Path, error
     }
     if constraint.topology_key.is_empty() {
         errors.required(path.child("topologyKey"), "can not be empty");
-    } else {
-        errors.invalid_each(
-            &path.child("topologyKey"),
-            &constraint.topology_key,
-            qualified_name(&constraint.topology_key),
-        );
     }
     let action = constraint.when_unsatisfiable.as_str();
     if !matches!(action, "DoNotSchedule" | "ScheduleAnyway") {

@@ -8,6 +8,7 @@ use super::visit::all_containers;
 use crate::defaults::text;
 use crate::field::{Errors, Path};
 use crate::names::user_id;
+use crate::validate::volume_source::validate_relative;
 
 const SYSCTL_LETTERS_MAX: usize = 253;
 
@@ -150,23 +151,20 @@ fn is_sysctl(name: &str) -> bool {
 
 fn validate_seccomp(profile: Option<&SeccompProfile>, path: &Path, errors: &mut Errors) {
     let Some(profile) = profile else { return };
-    let local = text(&profile.localhost_profile);
-    let local_path = path.child("localhostProfile");
     match profile.type_.as_str() {
-        "Localhost" if local.is_empty() => {
-            errors.required(local_path, "must be set when seccomp type is Localhost");
-        }
-        "Localhost" if local.starts_with('/') || local.split('/').any(|part| part == "..") => {
-            errors.invalid(local_path, local, "must be a relative path");
-        }
-        "Localhost" => {}
-        "RuntimeDefault" | "Unconfined" => {
-            if profile.localhost_profile.is_some() {
-                errors.invalid(local_path, local, "can only be set when seccomp type is Localhost");
-            }
-        }
+        "Localhost" | "RuntimeDefault" | "Unconfined" => {}
         "" => errors.required(path.child("type"), "type is required when seccompProfile is set"),
         other => errors.not_supported(path.child("type"), other, &["Localhost", "RuntimeDefault", "Unconfined"]),
+    }
+    let path = path.child("localhostProfile");
+    match &profile.localhost_profile {
+        None if profile.type_ == "Localhost" => errors.required(path, "must be set when seccomp type is Localhost"),
+        None => {}
+        Some(local) if profile.type_ == "Localhost" => validate_relative(local, &path, errors),
+        Some(local) => {
+            let fields = [("Type", json!(profile.type_)), ("LocalhostProfile", json!(local))];
+            errors.invalid_struct(path, &fields, "can only be set when seccomp type is Localhost");
+        }
     }
 }
 
