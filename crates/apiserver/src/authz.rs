@@ -9,6 +9,7 @@
 
 pub mod node;
 pub mod references;
+mod review_selectors;
 pub mod reviews;
 
 use std::sync::{Arc, OnceLock};

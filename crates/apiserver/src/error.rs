@@ -106,6 +106,11 @@ impl ApiError {
         self
     }
 
+    /// The object says another namespace than the path.
+    pub fn wrong_namespace() -> Self {
+        Self::bad_request("the namespace of the provided object does not match the namespace sent on the request")
+    }
+
     /// The method is unknown to this path.
     pub fn method_not_allowed() -> Self {
         Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")

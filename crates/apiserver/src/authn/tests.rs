@@ -169,8 +169,12 @@ async fn token_requests_with_bad_input() {
     )
     .await;
     let got = lab.issue(json!({})).await.unwrap();
-    assert_eq!(got["spec"], json!({"audiences": [ISSUER], "expirationSeconds": 3600}));
+    assert_eq!(got["spec"], json!({"audiences": [ISSUER], "expirationSeconds": 3600, "boundObjectRef": null}));
     assert_eq!(got["status"]["expirationTimestamp"], "2026-11-25T01:00:00Z");
+    let other = json!({"metadata": {"name": "other"}, "spec": {}});
+    let refused = lab.tokens.issue(&account("robot"), other, &*lab.objects).await.unwrap_err();
+    let expect = "TokenRequest.authentication.k8s.io \"robot\" is invalid: metadata.name: Invalid value: \"other\": must match the service account name if specified";
+    assert_eq!((refused.code, refused.message.as_str()), (422, expect));
 }
 
 /// The authenticator over RBAC, with a real PKI in a temporary directory.

@@ -58,6 +58,10 @@ impl ServiceAccountTokens {
         };
         let bytes = serde_json::to_vec(&claims).map_err(ApiError::internal)?;
         let token = self.signing_key().sign(&bytes).map_err(ApiError::internal)?;
+        if request["spec"]["boundObjectRef"].is_null() {
+            // Shown even if it is none.
+            request["spec"]["boundObjectRef"] = Value::Null;
+        }
         let whole_second = |seconds: i64| jiff::Timestamp::from_second(seconds).map(|time| time.to_string());
         request["metadata"]["creationTimestamp"] = whole_second(now.as_second()).map_err(ApiError::internal)?.into();
         let expires = whole_second(now.as_second() + seconds).map_err(ApiError::internal)?;

@@ -2,15 +2,18 @@
 //!
 //! In: a SubjectAccessReview, its self and local forms, or a SelfSubjectRulesReview. Out: the same object with its status.
 //!
-//! Invariant: the answer comes from the very authorizer that guards requests. Not here: label and field selectors in
-//! resource attributes other than the raw texts (upstream's authorizers that read them are not part of this server).
+//! Invariant: the answer comes from the very authorizer that guards requests. Not here: how selectors are read
+//! (`review_selectors`).
 
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use semantics::field::quote;
+use semantics::names::{label_value, qualified_name};
 use serde_json::{Value, json};
 
 use super::node::node_name;
+use super::review_selectors::{read_field_selector, read_label_selector};
 use crate::chain::{Attributes, Authorizer, Decision, Identity, Review};
 use crate::error::ApiError;
 use crate::rbac::{Rbac, Rule};
@@ -38,8 +41,7 @@ impl AccessReviews {
             object["metadata"]["namespace"] = request.namespace.as_str().into();
         }
         if is_local && object["metadata"]["namespace"] != request.namespace.as_str() {
-            let why = "the namespace of the provided object does not match the namespace sent on the request";
-            return Err(ApiError::bad_request(why));
+            return Err(ApiError::wrong_namespace());
         }
         let mut causes = validate_spec(&object["spec"], !is_self);
         causes.extend(validate_metadata(&object["metadata"], is_local));
@@ -60,6 +62,10 @@ impl AccessReviews {
             }
             Decision::NoOpinion(reason) if !reason.is_empty() => status["reason"] = reason.into(),
             _ => {}
+        }
+        let problems = selector_problems(&object["spec"]["resourceAttributes"]);
+        if !problems.is_empty() {
+            status["evaluationError"] = problems.join("; ").into();
         }
         object["status"] = status;
         Ok(object)
@@ -144,7 +150,7 @@ fn validate_selector(selector: &Value, path: &str, causes: &mut Vec<Value>) {
     let requirements = selector["requirements"].as_array().map(Vec::as_slice).unwrap_or_default();
     if !raw.is_empty() && !requirements.is_empty() {
         let why = "may not specified at the same time as requirements";
-        causes.push(invalid(&format!("{path}.rawSelector"), &semantics::field::quote(raw), why));
+        causes.push(invalid(&format!("{path}.rawSelector"), &quote(raw), why));
     }
     if raw.is_empty() && requirements.is_empty() {
         let why = format!("when {path} is specified, requirements or rawSelector is required");
@@ -166,6 +172,21 @@ fn validate_selector(selector: &Value, path: &str, causes: &mut Vec<Value>) {
                 causes.push(refused("Forbidden", &format!("{at}.values"), why));
             }
             _ => {}
+        }
+        if path.ends_with("labelSelector") {
+            validate_label_requirement(requirement, &at, causes);
+        }
+    }
+}
+
+fn validate_label_requirement(requirement: &Value, path: &str, causes: &mut Vec<Value>) {
+    let key = text(&requirement["key"]);
+    for why in qualified_name(key) {
+        causes.push(invalid(&format!("{path}.key"), &quote(key), &why));
+    }
+    for (index, value) in strings(&requirement["values"]).iter().enumerate() {
+        for why in label_value(value) {
+            causes.push(invalid(&format!("{path}.values[{index}]"), &quote(value), &why));
         }
     }
 }
@@ -270,10 +291,17 @@ fn attributes(spec: &Value, identity: Identity) -> Attributes {
         subresource: of("subresource"),
         namespace: of("namespace"),
         name: of("name"),
-        field_selector: text(&resource["fieldSelector"]["rawSelector"]).to_owned(),
-        label_selector: text(&resource["labelSelector"]["rawSelector"]).to_owned(),
+        field_selector: read_field_selector(&resource["fieldSelector"]).text,
+        label_selector: read_label_selector(&resource["labelSelector"]).text,
         path: String::new(),
     }
+}
+
+/// What of the selectors was not asked.
+fn selector_problems(resource: &Value) -> Vec<String> {
+    let fields = read_field_selector(&resource["fieldSelector"]).rest.to_problem("fieldSelector");
+    let labels = read_label_selector(&resource["labelSelector"]).rest.to_problem("labelSelector");
+    fields.into_iter().chain(labels).collect()
 }
 
 fn text(value: &Value) -> &str {

@@ -203,6 +203,33 @@ async fn access_reviews() {
 }
 
 #[tokio::test]
+async fn selectors_of_reviews() {
+    let check = async |selectors: serde_json::Value, expect: serde_json::Value| {
+        let mut asked = json!({"verb": "list", "resource": "pods"});
+        asked.as_object_mut().unwrap().extend(selectors.as_object().unwrap().clone());
+        let spec = json!({"user": "system:node:n1", "groups": ["system:nodes"], "resourceAttributes": asked});
+        let got = review("subjectaccessreviews", json!({"spec": spec}), user("admin", &[])).await.unwrap();
+        assert_eq!(got["status"], expect, "{selectors}");
+    };
+    let own = json!({"key": "spec.nodeName", "operator": "In", "values": ["n1"]});
+    let newer = json!({"key": "a", "operator": "New"});
+    let refused = "node: can only list/watch pods with spec.nodeName field selector";
+    check(json!({"fieldSelector": {"requirements": [own.clone()]}}), json!({"allowed": true})).await;
+    check(json!({"fieldSelector": {"rawSelector": "spec.nodeName=n1"}}), json!({"allowed": true})).await;
+    check(
+        json!({"fieldSelector": {"requirements": [newer.clone(), own]}}),
+        json!({"allowed": true, "evaluationError": "spec.resourceAttributes.fieldSelector partially ignored due to parse error"}),
+    )
+    .await;
+    check(
+        json!({"fieldSelector": {"requirements": [newer]}, "labelSelector": {"rawSelector": "!!"}}),
+        json!({"allowed": false, "reason": refused,
+            "evaluationError": "spec.resourceAttributes.fieldSelector ignored due to parse error; spec.resourceAttributes.labelSelector ignored due to parse error"}),
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn refused_access_reviews() {
     let check = async |resource: &str, metadata: serde_json::Value, attributes: serde_json::Value, expect: &str| {
         let object = json!({"metadata": metadata, "spec": {"user": "u", "resourceAttributes": attributes}});
@@ -221,6 +248,9 @@ async fn refused_access_reviews() {
     check(all, json!({}), both, expect).await;
     let expect = "@.fieldSelector.requirements: Required value: when spec.resourceAttributes.fieldSelector is specified, requirements or rawSelector is required";
     check(all, json!({}), json!({"fieldSelector": {}}), expect).await;
+    let key = json!({"labelSelector": {"requirements": [{"key": "", "operator": "New", "values": ["b"]}]}});
+    let expect = ".authorization.k8s.io \"\" is invalid: [spec.resourceAttributes.labelSelector.requirements[0].key: Invalid value: \"\": name part must be non-empty, spec.resourceAttributes.labelSelector.requirements[0].key: Invalid value: \"\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')]";
+    check(all, json!({}), key, expect).await;
     let metadata =
         json!({"labels": {"a": "b"}, "name": "x", "managedFields": [{"manager": "m", "operation": "Update"}]});
     let expect = ".authorization.k8s.io \"\" is invalid: metadata: Invalid value: {\"name\":\"x\",\"labels\":{\"a\":\"b\"},\"managedFields\":[{\"manager\":\"m\",\"operation\":\"Update\"}]}: must be empty";

@@ -15,13 +15,11 @@ pub async fn create(call: &Call, request_body: Body) -> Result<Response<Body>, A
         kind: "TokenRequest",
         message: api::schema::by_kind("authentication.k8s.io", "v1", "TokenRequest"),
     };
-    let (mut request, _) = body::posted(call, request_body, expected).await?;
-    let name = request["metadata"]["name"].as_str().unwrap_or_default();
-    if !name.is_empty() && name != call.info.name {
-        return Err(ApiError::bad_request(format!("must match the service account name {:?}", call.info.name)));
+    let (request, _) = body::posted(call, request_body, expected).await?;
+    let namespace = request["metadata"]["namespace"].as_str().unwrap_or_default();
+    if !namespace.is_empty() && namespace != call.namespace() {
+        return Err(ApiError::wrong_namespace());
     }
-    request["metadata"]["name"] = call.info.name.as_str().into();
-    request["metadata"]["namespace"] = call.namespace().into();
     let account = decode_entry(&*call.current()?, &call.resource.source).map_err(ApiError::internal)?;
     let issuer = call.core.config.token_issuer.as_ref().ok_or_else(ApiError::no_such_resource)?;
     let answer = issuer.issue(&account, request, call.registry()).await?;
