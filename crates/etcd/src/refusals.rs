@@ -39,6 +39,7 @@ pub const LEARNER_NOT_READY: Refusal =
 pub const TOO_MANY_LEARNERS: Refusal =
     Refusal(Code::FailedPrecondition, "etcdserver: too many learner members in cluster");
 pub const NO_LEADER: Refusal = Refusal(Code::Unavailable, "etcdserver: no leader");
+pub const LEADER_CHANGED: Refusal = Refusal(Code::Unavailable, "etcdserver: leader changed");
 pub const NOT_LEADER: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: not leader");
 pub const NOT_FOR_LEARNERS: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: rpc not supported for learner");
 pub const PEER_URL_EXISTS: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: Peer URLs already exists");

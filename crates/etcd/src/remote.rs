@@ -1,12 +1,13 @@
 //! An outside etcd as the store: [`store::Kv`] over etcd's v3 gRPC API.
 //!
 //! ```text
-//! store::Kv --words--> links (one connection, the next server when it fails) --gRPC--> etcd 3.4 or newer
+//! store::Kv --words--> links (one connection, to the leader; a new one when it fails) --gRPC--> etcd 3.4 or newer
 //! ```
 //!
 //! Invariants: a write is sent once; it goes to another server only if the first has certainly not taken it up, and what
 //! nobody knows is [`KvError::Unavailable`]. Reads are repeated, once a server. Long ranges are read in pages of one revision.
-//! What is answered by a cluster whose id is another than at the start is refused.
+//! No server of a cluster whose id is another than at the start is used. Outside of the caller's root nothing is read, unless
+//! the caller does.
 //! Not here: who compacts (the API server), files and flags (the binary), membership (etcd's own affair).
 
 mod address;
@@ -28,8 +29,7 @@ use store::{
     key_after,
 };
 use tls::pem::PemError;
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
+use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
@@ -44,8 +44,8 @@ use crate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use crate::range_options::{parse_response, wire_range};
 use crate::refusals::{COMPACTED, FUTURE_REVISION};
 use crate::txn_words::{parse_txn_response, wire_txn};
-use failure::{About, Failure, error_of, with_remedy};
-use links::Links;
+use failure::{About, Failure, error_of};
+use links::{Links, ask_server};
 
 /// Longer than etcd itself takes to say that the cluster does not answer (7 s).
 const REQUEST_WITHIN: Duration = Duration::from_secs(10);
@@ -62,8 +62,29 @@ pub struct RemoteStore {
 
 struct Shared {
     links: Links,
-    cluster_id: u64,
+    root: Root,
     watches: AtomicU64,
+}
+
+/// Where the caller's keys are: with etcd's access control on, the others may be hidden from it.
+#[derive(Debug, Clone)]
+pub struct Root(Bytes);
+
+impl Root {
+    /// The keys that begin with `prefix`; with an empty one, all.
+    pub fn new(prefix: impl Into<Bytes>) -> Self {
+        Self(prefix.into())
+    }
+
+    /// A read of one key, of which only the answer's header counts.
+    fn any_key(&self) -> RangeRequest {
+        let key = if self.0.is_empty() { Bytes::from_static(b"\0") } else { self.0.clone() };
+        RangeRequest { key, count_only: true, ..RangeRequest::default() }
+    }
+
+    fn all_keys(&self) -> RangeRequest {
+        RangeRequest { end: store::prefix_end(&self.0), ..self.any_key() }
+    }
 }
 
 /// Why an etcd cannot be the store.
@@ -81,53 +102,37 @@ pub enum ConnectError {
 
 impl RemoteStore {
     /// Asks every server once. One that answers is enough; those that don't are logged.
-    pub async fn connect(addresses: &Addresses, tls: Option<&TlsTexts>) -> Result<Self, ConnectError> {
+    pub async fn connect(addresses: &Addresses, tls: Option<&TlsTexts>, root: Root) -> Result<Self, ConnectError> {
         let tls = match (addresses.secure, tls) {
             (false, _) => None,
             (true, Some(texts)) => Some(dial::connector(texts)?),
             (true, None) => return Err(ConnectError::NoAuthority { given: addresses.to_string() }),
         };
-        let (mut living, mut dead, mut ids) = (Vec::new(), Vec::new(), Vec::new());
-        let asked = addresses.servers.iter().map(|server| ask_cluster(server, tls.as_ref()));
+        let (mut ids, mut reasons) = (Vec::new(), Vec::new());
+        let probe = wire_range(&root.any_key());
+        let asked = addresses.servers.iter().map(|server| ask_server(server, tls.as_ref(), &probe));
         for (server, answer) in addresses.servers.iter().zip(join_all(asked).await) {
             match answer {
-                Ok(id) => {
-                    living.push(server.clone());
-                    ids.push((id, server));
-                }
-                Err(error) => dead.push((server.clone(), format!("{server}: {error}"))),
+                Ok(living) => ids.push((living.cluster_id, server)),
+                Err(error) => reasons.push(format!("{server}: {error}")),
             }
         }
-        let reasons = dead.iter().map(|(_, reason)| reason.as_str()).collect::<Vec<_>>().join("; ");
+        let reasons = reasons.join("; ");
         let Some((cluster_id, _)) = ids.first().copied() else { return Err(ConnectError::Unusable(reasons)) };
         if ids.iter().any(|(id, _)| *id != cluster_id) {
             let each = ids.iter().map(|(id, server)| format!("{server} of {id:x}")).collect::<Vec<_>>();
             return Err(ConnectError::Clusters(each.join(", ")));
         }
-        if !dead.is_empty() {
+        if !reasons.is_empty() {
             tracing::warn!("some of the datastore's servers don't answer: {reasons}");
         }
-        living.extend(dead.into_iter().map(|(server, _)| server));
-        let links = Links::new(living, tls);
-        Ok(Self { shared: Arc::new(Shared { links, cluster_id, watches: AtomicU64::new(0) }) })
+        let links = Links::new(addresses.servers.clone(), tls, probe, cluster_id);
+        Ok(Self { shared: Arc::new(Shared { links, root, watches: AtomicU64::new(0) }) })
     }
-}
-
-/// The id of the cluster that a server belongs to, once that can agree on something.
-async fn ask_cluster(server: &Address, tls: Option<&TlsConnector>) -> Result<u64, String> {
-    let channel = dial::dial(server, tls).await.map_err(|error| with_remedy(&error.to_string()))?;
-    let asked = range_once(channel, wire_range(&any_key()));
-    let answer = timeout(REQUEST_WITHIN, asked).await.map_err(|_| silent())?;
-    let answer = answer.map_err(|status| with_remedy(&failure::describe(&status)))?.into_inner();
-    answer.header.map(|header| header.cluster_id).ok_or_else(|| with_remedy("it does not speak HTTP/2 as etcd does"))
 }
 
 fn silent() -> String {
     format!("no answer within {} s", REQUEST_WITHIN.as_secs())
-}
-
-fn any_key() -> RangeRequest {
-    RangeRequest { key: Bytes::from_static(b"\0"), count_only: true, ..RangeRequest::default() }
 }
 
 /// A request that a server without a leader refuses at once.
@@ -137,8 +142,11 @@ fn wanting_leader<T>(message: T) -> Request<T> {
     request
 }
 
-async fn range_once(channel: Channel, request: pb::RangeRequest) -> Result<Response<pb::RangeResponse>, Status> {
-    KvClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).range(wanting_leader(request)).await
+async fn range_once(
+    channel: Channel,
+    request: Request<pb::RangeRequest>,
+) -> Result<Response<pb::RangeResponse>, Status> {
+    KvClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).range(request).await
 }
 
 /// Whether a request may be sent again when nobody knows what became of it.
@@ -149,7 +157,7 @@ enum Repeat {
     Never,
 }
 
-/// An answer, which says which cluster it is of.
+/// An answer, which says in which term of Raft it was given.
 trait Answer {
     fn header(&self) -> Option<&pb::ResponseHeader>;
 }
@@ -170,19 +178,22 @@ answers! {
 }
 
 impl Shared {
-    /// Asks the server in use, and others as far as [`Repeat`] and the failure allow. `about`: for the words of a refusal.
+    /// Asks the server in use, and others as far as [`Repeat`], the failure and the time allow. `about`: for the words of a refusal.
     async fn ask<T, F>(&self, repeat: Repeat, about: About, call: impl Fn(Channel) -> F) -> Result<T, KvError>
     where
         T: Answer,
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let mut reason: Arc<str> = "".into();
+        let (mut reason, began): (Arc<str>, _) = ("".into(), Instant::now());
         for _ in 0..self.links.attempts() {
             let link = self.links.link().await.map_err(|reason| KvError::Unavailable { reason })?;
             let failed = match timeout(REQUEST_WITHIN, call(link.channel.clone())).await {
                 Ok(Ok(answer)) => {
                     let answer = answer.into_inner();
-                    self.check_cluster(answer.header())?;
+                    if answer.header().is_some_and(|header| header.raft_term > link.term) {
+                        // Somebody else may lead by now.
+                        self.links.give_up(&link).await;
+                    }
                     return Ok(answer);
                 }
                 Ok(Err(status)) => Failure::of(status),
@@ -196,7 +207,7 @@ impl Shared {
             tracing::debug!(server = %link.server, why, again, "the datastore has not answered");
             self.links.give_up(&link).await;
             reason = format!("{}: {why}", link.server).into();
-            if !again {
+            if !again || began.elapsed() >= REQUEST_WITHIN {
                 break;
             }
         }
@@ -209,7 +220,7 @@ impl Shared {
             let oldest = self.compact_revision().await;
             oldest.map_or_else(|error| error, |compact_revision| KvError::Compacted { compact_revision })
         } else if refusal.message() == FUTURE_REVISION.1 {
-            let newest = self.range(any_key()).await;
+            let newest = self.range(self.root.any_key()).await;
             newest.map_or_else(|error| error, |found| KvError::FutureRevision { revision: found.revision })
         } else {
             error_of(refusal, about)
@@ -220,7 +231,7 @@ impl Shared {
     fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, KvError>> {
         async move {
             let message = wire_range(&request);
-            let call = |channel| range_once(channel, message.clone());
+            let call = |channel| range_once(channel, wanting_leader(message.clone()));
             Ok(parse_response(self.ask(Repeat::Safe, About::default(), call).await?, 0))
         }
         .boxed()
@@ -326,7 +337,6 @@ impl Shared {
             |channel| async move { MaintenanceClient::new(channel).status(Request::new(pb::StatusRequest {})).await };
         let answer = self.ask(Repeat::Safe, About::default(), call).await?;
         let header = answer.header.unwrap_or_default();
-        let all = RangeRequest { end: Some(Bytes::new()), ..any_key() };
         let number = |bytes: i64| u64::try_from(bytes).unwrap_or_default();
         Ok(store::Status {
             cluster_id: header.cluster_id,
@@ -338,7 +348,7 @@ impl Shared {
             applied_index: answer.raft_applied_index,
             leader: answer.leader,
             is_learner: answer.is_learner,
-            keys: number(self.range(all).await?.count),
+            keys: number(self.range(self.root.all_keys()).await?.count),
             db_bytes: number(answer.db_size),
             live_bytes: number(answer.db_size_in_use),
             quota_bytes: number(answer.db_size_quota),
@@ -346,18 +356,6 @@ impl Shared {
             watchers: self.watches.load(Ordering::Relaxed),
             ..store::Status::default()
         })
-    }
-
-    /// Refuses the answer of a server that now belongs to another cluster.
-    fn check_cluster(&self, header: Option<&pb::ResponseHeader>) -> Result<(), KvError> {
-        match header {
-            Some(header) if header.cluster_id != self.cluster_id => {
-                let (found, ours) = (header.cluster_id, self.cluster_id);
-                let reason = format!("it is another etcd cluster now ({found:x}) than at the start ({ours:x})");
-                Err(KvError::Unavailable { reason: reason.into() })
-            }
-            _ => Ok(()),
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use base::SystemClock;
 use by_example::{get, put};
-use etcd::remote::{Addresses, ConnectError, RemoteStore};
+use etcd::remote::{Addresses, ConnectError, RemoteStore, Root};
 use etcd::{EtcdServer, Settings};
 use store::{Config, Kv, SimDisk, Store, Txn, WatchRequest};
 use tokio::net::TcpListener;
@@ -62,6 +62,10 @@ impl Etcd {
         address
     }
 
+    async fn connect(&self) -> RemoteStore {
+        RemoteStore::connect(&self.addresses(), None, Root::new("")).await.unwrap()
+    }
+
     fn addresses(&self) -> Addresses {
         let list: Vec<&str> = self.running.iter().map(|(address, _, _)| address.as_str()).collect();
         Addresses::parse(&format!("etcd://{}", list.join(","))).unwrap()
@@ -70,7 +74,7 @@ impl Etcd {
 
 async fn fresh() -> (Arc<dyn Kv>, Etcd) {
     let etcd = Etcd::start(1).await;
-    let store = RemoteStore::connect(&etcd.addresses(), None).await.unwrap();
+    let store = etcd.connect().await;
     (Arc::new(store), etcd)
 }
 
@@ -79,7 +83,7 @@ whole_contract!(fresh);
 #[tokio::test]
 async fn the_next_server_is_asked_when_one_ends_and_a_watch_goes_on() {
     let mut etcd = Etcd::start(2).await;
-    let remote = RemoteStore::connect(&etcd.addresses(), None).await.unwrap();
+    let remote = etcd.connect().await;
     let mut watch = remote.watch(WatchRequest { key: "a".into(), ..WatchRequest::default() }).await.unwrap();
     remote.txn(Txn::of(put("a", "1", 0))).await.unwrap();
     assert_eq!(watch.next_batch().await.unwrap().revision, 2);
@@ -98,7 +102,7 @@ async fn the_next_server_is_asked_when_one_ends_and_a_watch_goes_on() {
 #[tokio::test]
 async fn a_server_that_comes_back_is_found_again() {
     let mut etcd = Etcd::start(1).await;
-    let remote = RemoteStore::connect(&etcd.addresses(), None).await.unwrap();
+    let remote = etcd.connect().await;
     let mut watch = remote.watch(WatchRequest { key: "a".into(), ..WatchRequest::default() }).await.unwrap();
     let address = etcd.end(0).await;
     let refused = remote.range(get("a")).await.unwrap_err().to_string();
@@ -112,7 +116,7 @@ async fn a_server_that_comes_back_is_found_again() {
 #[tokio::test]
 async fn whatever_another_cluster_answers_in_its_place_is_refused() {
     let mut etcd = Etcd::start(1).await;
-    let remote = RemoteStore::connect(&etcd.addresses(), None).await.unwrap();
+    let remote = etcd.connect().await;
     let address = etcd.end(0).await;
     let mut other = Etcd::start(0).await;
     other.serve(TcpListener::bind(&address).await.unwrap());
@@ -142,7 +146,7 @@ async fn progress_tells_of_writes_that_the_watch_does_not_see() {
 }
 
 async fn refusal(text: &str) -> String {
-    match RemoteStore::connect(&Addresses::parse(text).unwrap(), None).await {
+    match RemoteStore::connect(&Addresses::parse(text).unwrap(), None, Root::new("")).await {
         Ok(_) => panic!("connected"),
         Err(error) => error.to_string(),
     }
@@ -161,6 +165,6 @@ async fn what_cannot_be_used_is_named_with_a_remedy() {
     );
     let (one, other) = (Etcd::start(1).await, Etcd::start(1).await);
     let both = format!("etcd://{},{}", one.running[0].0, other.running[0].0);
-    let refused = RemoteStore::connect(&Addresses::parse(&both).unwrap(), None).await.err();
+    let refused = RemoteStore::connect(&Addresses::parse(&both).unwrap(), None, Root::new("")).await.err();
     assert!(matches!(refused, Some(ConnectError::Clusters(_))), "{refused:?}");
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use apiserver::encryption::AtRest;
-use etcd::remote::{Addresses, RemoteStore, TlsTexts};
+use etcd::remote::{Addresses, RemoteStore, Root, TlsTexts};
 use peers::Network;
 use store::Kv;
 
@@ -87,7 +87,8 @@ impl Outside {
 
     /// Connects, and says once what that means.
     pub async fn connect(&self, at_rest: &AtRest) -> Result<RemoteStore, etcd::remote::ConnectError> {
-        let store = RemoteStore::connect(&self.addresses, self.tls.as_ref()).await?;
+        let store =
+            RemoteStore::connect(&self.addresses, self.tls.as_ref(), Root::new(apiserver::cache::feed::ROOT)).await?;
         match at_rest {
             AtRest::Plain => tracing::warn!(
                 datastore = %self.addresses,

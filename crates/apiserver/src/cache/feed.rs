@@ -24,7 +24,8 @@ use crate::stored::{self, Source};
 
 /// Keys of one read while the caches are filled.
 const PAGE: usize = 2_000;
-const ROOT: &[u8] = b"/registry/";
+/// All keys of the cluster begin with it; beside them there is upstream's `compact_rev_key`.
+pub const ROOT: &[u8] = b"/registry/";
 
 /// A revision that has not come by then may be of a key that the watch does not see, such as the compaction's: it is asked
 /// how far it is.

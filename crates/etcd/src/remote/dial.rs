@@ -4,13 +4,16 @@
 //! is dialed behind the caller's back.
 
 use std::future::ready;
-use std::sync::Arc;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tls::pem::{PemError, parse_chain, parse_key, parse_roots};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -37,8 +40,11 @@ pub struct TlsTexts {
 
 /// The connection has ended; what is asked of it has not been sent.
 #[derive(Debug, thiserror::Error)]
-#[error("the connection has ended")]
-pub(super) struct Ended;
+#[error("the connection has ended{}", .0.get().map(|why| format!(": {why}")).unwrap_or_default())]
+pub(super) struct Ended(Cause);
+
+/// What a connection broke with. A server that wants another certificate says so only after the handshake.
+type Cause = Arc<OnceLock<String>>;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -46,9 +52,9 @@ pub(super) enum DialError {
     #[error("it does not answer within {} s", WITHIN.as_secs())]
     Silent,
     #[error("{0}")]
-    Connect(std::io::Error),
+    Connect(io::Error),
     #[error("TLS: {0}")]
-    Tls(std::io::Error),
+    Tls(io::Error),
     #[error("its host is no name for TLS")]
     Name,
     #[error("it does not speak HTTP/2: {0}")]
@@ -78,6 +84,36 @@ pub(super) async fn dial(address: &Address, tls: Option<&TlsConnector>) -> Resul
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
+/// Keeps what reading it fails with.
+struct Noted<S> {
+    stream: S,
+    cause: Cause,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Noted<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
+        if let Err(error) = &read {
+            self.cause.get_or_init(|| error.to_string());
+        }
+        Poll::Ready(read)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
 async fn connect(address: &Address, tls: Option<&TlsConnector>) -> Result<Channel, DialError> {
     let stream = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(DialError::Connect)?;
     stream.set_nodelay(true).map_err(DialError::Connect)?;
@@ -95,7 +131,8 @@ async fn connect(address: &Address, tls: Option<&TlsConnector>) -> Result<Channe
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_ANSWER);
-    let mut once = Some(TokioIo::new(stream));
-    let connector = tower::service_fn(move |_: Uri| ready(once.take().ok_or(Ended)));
+    let cause = Cause::default();
+    let mut once = Some(TokioIo::new(Noted { stream, cause: cause.clone() }));
+    let connector = tower::service_fn(move |_: Uri| ready(once.take().ok_or_else(|| Ended(cause.clone()))));
     endpoint.connect_with_connector(connector).await.map_err(|error| http(&error))
 }

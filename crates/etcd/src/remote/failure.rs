@@ -9,7 +9,8 @@ use super::dial::Ended;
 use crate::Settings;
 use crate::refusals::{
     DUPLICATE_KEY, EMPTY_KEY, INVALID_TOKEN, KEY_NOT_FOUND, LEASE_EXISTS, LEASE_NOT_FOUND, LEASE_TTL_TOO_LARGE,
-    NO_LEADER, NO_SPACE, NOT_FOR_LEARNERS, PERMISSION_DENIED, TOO_LARGE, TOO_MANY_OPS, TOO_MANY_REQUESTS, USER_EMPTY,
+    NO_LEADER, NO_SPACE, NOT_FOR_LEARNERS, OLD_AUTH_REVISION, PERMISSION_DENIED, TOO_LARGE, TOO_MANY_OPS,
+    TOO_MANY_REQUESTS, USER_EMPTY,
 };
 
 /// A request that was not answered as it should be.
@@ -26,7 +27,8 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn of(status: Status) -> Self {
         let text = status.message();
-        if [NO_LEADER, NOT_FOR_LEARNERS, TOO_MANY_REQUESTS].iter().any(|known| known.1 == text) || is_unsent(&status) {
+        let not_taken = [NO_LEADER, NOT_FOR_LEARNERS, TOO_MANY_REQUESTS, OLD_AUTH_REVISION];
+        if not_taken.iter().any(|known| known.1 == text) || is_unsent(&status) {
             return Self::NotTaken(describe(&status));
         }
         match status.code() {
@@ -107,7 +109,7 @@ fn is_message_bound(status: &Status) -> bool {
 pub(super) fn with_remedy(reason: &str) -> String {
     let has = |text: &str| reason.contains(text);
     let remedy = if has(PERMISSION_DENIED.1) || has(INVALID_TOKEN.1) {
-        "the certificate's user may not read and write all keys: grant it the role root, or give another certificate"
+        "the certificate's user lacks a permission: grant its role readwrite on the prefix /registry/ and on the key compact_rev_key"
     } else if has(USER_EMPTY.1) {
         "etcd's access control is on: give the certificate of a user with --datastore-certfile and --datastore-keyfile"
     } else if has("UnknownIssuer") || has("BadSignature") {
@@ -166,6 +168,7 @@ mod tests {
         };
         assert_eq!(of(Code::Unavailable, "etcdserver: no leader"), "not taken");
         assert_eq!(of(Code::ResourceExhausted, "etcdserver: too many requests"), "not taken");
+        assert_eq!(of(Code::InvalidArgument, "etcdserver: revision of auth store is old"), "not taken");
         assert_eq!(of(Code::Unavailable, "etcdserver: request timed out"), "unknown");
         assert_eq!(of(Code::Unavailable, "etcdserver: leader changed"), "unknown");
         assert_eq!(of(Code::Unknown, "transport error"), "unknown");

@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use store::{Event, EventKind, KeyValue, KvError, RangeRequest, Watch, WatchBatch, WatchRequest, WatchSource};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -18,7 +17,7 @@ use tonic::Streaming;
 
 use super::failure::describe;
 use super::links::Link;
-use super::{MESSAGE_BYTES_MAX, REQUEST_WITHIN, Shared, any_key, silent, wanting_leader};
+use super::{MESSAGE_BYTES_MAX, REQUEST_WITHIN, Shared, silent, wanting_leader};
 use crate::proto::etcdserverpb::watch_client::WatchClient;
 use crate::proto::etcdserverpb::watch_request::RequestUnion;
 use crate::proto::etcdserverpb::{self as pb, WatchCreateRequest, WatchProgressRequest, WatchResponse};
@@ -59,7 +58,7 @@ pub(super) async fn open(shared: Arc<Shared>, mut request: WatchRequest) -> Resu
 
 /// etcd tells of a start that is too old only after the watch is open: a read tells it before.
 async fn check_history(shared: &Shared, revision: i64) -> Result<(), KvError> {
-    match shared.range(RangeRequest { revision, ..any_key() }).await {
+    match shared.range(RangeRequest { revision, ..shared.root.any_key() }).await {
         // A watch may begin in the future.
         Ok(_) | Err(KvError::FutureRevision { .. }) => Ok(()),
         Err(error) => Err(error),
@@ -69,7 +68,8 @@ async fn check_history(shared: &Shared, revision: i64) -> Result<(), KvError> {
 impl Shared {
     /// The oldest revision that is kept, 0 if nothing was ever compacted: what a watch from the very beginning is told.
     pub(super) async fn compact_revision(&self) -> Result<i64, KvError> {
-        let request = WatchRequest { key: Bytes::from_static(b"\0"), start_revision: 1, ..WatchRequest::default() };
+        let key = self.root.any_key().key;
+        let request = WatchRequest { key, start_revision: 1, ..WatchRequest::default() };
         let (mut stream, _) = open_stream(self, &request).await.map_err(|reason| KvError::Unavailable { reason })?;
         let mut again = interval(ASK_AGAIN);
         let answer = async {
@@ -152,7 +152,7 @@ impl WatchStream {
 /// A stream whose watch is open, and the newest revision at that time.
 async fn open_stream(shared: &Shared, request: &WatchRequest) -> Result<(WatchStream, i64), Arc<str>> {
     let link = shared.links.link().await?;
-    let opened = timeout(REQUEST_WITHIN, create(shared, link.clone(), request)).await;
+    let opened = timeout(REQUEST_WITHIN, create(link.clone(), request)).await;
     match opened.unwrap_or_else(|_| Err(silent().into())) {
         Ok(opened) => Ok(opened),
         Err(reason) => {
@@ -162,7 +162,7 @@ async fn open_stream(shared: &Shared, request: &WatchRequest) -> Result<(WatchSt
     }
 }
 
-async fn create(shared: &Shared, link: Link, request: &WatchRequest) -> Result<(WatchStream, i64), Arc<str>> {
+async fn create(link: Link, request: &WatchRequest) -> Result<(WatchStream, i64), Arc<str>> {
     let (requests, mut outbox) = mpsc::channel(REQUESTS);
     let create = WatchCreateRequest {
         key: request.key.clone(),
@@ -183,7 +183,6 @@ async fn create(shared: &Shared, link: Link, request: &WatchRequest) -> Result<(
     if created.canceled {
         return Err(created.cancel_reason.into());
     }
-    shared.check_cluster(created.header.as_ref()).map_err(|error| Arc::from(error.to_string()))?;
     Ok((stream, created.header.map_or(0, |header| header.revision)))
 }
 

@@ -1,6 +1,6 @@
 //! A server's store behind the etcd API, on a port of its own: for who has a certificate of its authority, and nobody else.
 
-use etcd::remote::{Addresses, RemoteStore, TlsTexts};
+use etcd::remote::{Addresses, RemoteStore, Root, TlsTexts};
 use store::{Kv as _, RangeRequest, prefix_end};
 
 use crate::load::create;
@@ -17,7 +17,7 @@ async fn the_store_of_a_server_is_open_to_etcds_clients_with_its_certificate() {
     let (ca, addresses) = (read("etcd-ca.crt"), Addresses::parse(&server.etcd_url()).unwrap());
     let connect = async |client: Option<[&str; 2]>| {
         let client = client.map(|[certificate, key]| (read(certificate), read(key)));
-        RemoteStore::connect(&addresses, Some(&TlsTexts { ca: ca.clone(), client })).await
+        RemoteStore::connect(&addresses, Some(&TlsTexts { ca: ca.clone(), client }), Root::new("")).await
     };
     let own = connect(Some(["etcd-client.crt", "etcd-client.key"])).await.unwrap();
     let prefix = b"/registry/configmaps/default/seen";

@@ -10,6 +10,8 @@ mod etcd_port;
 mod grows;
 mod load;
 mod machines;
+mod outside;
+mod outside_etcd;
 mod process;
 mod restores;
 mod server;

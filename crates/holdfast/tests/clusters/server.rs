@@ -78,9 +78,19 @@ impl Server {
     }
 
     pub async fn client(&self) -> kube::Client {
-        let kubeconfig = Kubeconfig::read_from(self.data().join("admin.kubeconfig")).unwrap();
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        kube::Client::try_from(self.client_config().await).unwrap()
+    }
+
+    /// A client that does not repeat what was refused for the time being.
+    pub async fn client_that_asks_once(&self) -> kube::Client {
+        let mut config = self.client_config().await;
+        config.default_retry = false;
         kube::Client::try_from(config).unwrap()
+    }
+
+    async fn client_config(&self) -> kube::Config {
+        let kubeconfig = Kubeconfig::read_from(self.data().join("admin.kubeconfig")).unwrap();
+        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()
     }
 
     pub async fn maps(&self) -> kube::Api<ConfigMap> {
