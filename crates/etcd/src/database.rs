@@ -197,7 +197,13 @@ fn key_entries(content: &Content) -> Entries<'_> {
         revision = kv.mod_revision;
         (render_revision(revision, sub), Box::new(Record(wire_kv(kv))) as Box<dyn Stored>)
     };
-    keys.into_iter().map(entry).collect()
+    let mut entries: Entries<'_> = keys.into_iter().map(entry).collect();
+    if content.revision > revision.max(FIRST_REVISION) {
+        // The newest revision deleted something. etcd has the record of it, from which its tools tell the store's revision; here its
+        // key is not known any more, and the empty one belongs to nobody.
+        entries.push(plain(&[&render_revision(content.revision, 0)[..], b"t"].concat(), Vec::new()));
+    }
+    entries
 }
 
 fn lease_entries(content: &Content) -> Entries<'_> {

@@ -24,6 +24,7 @@ mod auth_service;
 mod bolt;
 mod cluster_service;
 mod database;
+mod downgrade;
 pub mod ids;
 mod kv_service;
 mod lease_service;

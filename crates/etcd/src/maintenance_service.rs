@@ -11,19 +11,16 @@ use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use crate::access::Caller;
+use crate::downgrade;
 use crate::member::{Member, bounded};
 use crate::proto::etcdserverpb::alarm_request::AlarmAction;
-use crate::proto::etcdserverpb::downgrade_request::DowngradeAction;
 use crate::proto::etcdserverpb::maintenance_server::Maintenance;
 use crate::proto::etcdserverpb::{
     AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, DowngradeInfo, DowngradeRequest,
     DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest, MoveLeaderResponse,
     SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
 };
-use crate::refusals::{
-    BAD_DOWNGRADE_FORMAT, BAD_DOWNGRADE_TARGET, BAD_LEADER_TRANSFEREE, NO_DOWNGRADE, NO_LEADER, NOT_LEADER,
-    TOO_MANY_REQUESTS, status_of,
-};
+use crate::refusals::{BAD_LEADER_TRANSFEREE, NO_LEADER, NOT_LEADER, TOO_MANY_REQUESTS, status_of};
 use crate::snapshot::stream_snapshot;
 use crate::state_hash::hash_state;
 use crate::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
@@ -108,15 +105,8 @@ impl Maintenance for MaintenanceService {
 
     async fn downgrade(&self, request: Request<DowngradeRequest>) -> Result<Response<DowngradeResponse>, Status> {
         let request = request.get_ref();
-        if request.action() == DowngradeAction::Cancel {
-            return Err(NO_DOWNGRADE.into());
-        }
-        let mut parts = request.version.split('.').map(str::parse::<u64>);
-        match (parts.next(), parts.next()) {
-            // The files have one format: there is nothing to go back to.
-            (Some(Ok(_)), Some(Ok(_))) => Err(BAD_DOWNGRADE_TARGET.into()),
-            _ => Err(BAD_DOWNGRADE_FORMAT.into()),
-        }
+        let version = downgrade::answer(request.action(), &request.version, ETCD_CLUSTER_VERSION)?;
+        Ok(Response::new(DowngradeResponse { header: Some(self.member.header_now()), version }))
     }
 }
 

@@ -50,7 +50,11 @@ pub const BAD_DOWNGRADE_FORMAT: Refusal =
     Refusal(Code::InvalidArgument, "etcdserver: wrong downgrade target version format");
 pub const BAD_DOWNGRADE_TARGET: Refusal =
     Refusal(Code::InvalidArgument, "etcdserver: invalid downgrade target version");
-pub const NO_DOWNGRADE: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: no inflight downgrade job");
+/// Not of etcd.
+pub const NOT_DOWNGRADABLE: Refusal = Refusal(
+    Code::FailedPrecondition,
+    "holdfast: there is no downgrade, because these files are no etcd's; `etcdctl make-mirror` copies the keys to an etcd",
+);
 pub const ROOT_USER_MISSING: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: root user does not exist");
 pub const ROOT_ROLE_MISSING: Refusal =
     Refusal(Code::FailedPrecondition, "etcdserver: root user does not have root role");

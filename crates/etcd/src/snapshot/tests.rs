@@ -8,6 +8,7 @@ use store::KeyValue;
 
 use super::*;
 use crate::access::rules::Rules;
+use crate::bolt::BoltReader;
 use crate::proto::authpb::{AccessState, Permission, Role, User};
 
 fn kv(key: &str, value: &str, revisions: (i64, i64, i64), lease: i64) -> Arc<KeyValue> {
@@ -49,6 +50,29 @@ fn what_is_written_is_read_and_damage_is_noticed() {
     for length in [0, 31, 544, 4096, file.len() - 32, file.len() - 1] {
         assert!(read_snapshot(Cursor::new(&file[..length])).is_err(), "{length}");
     }
+}
+
+/// By the last record `etcdutl snapshot status` tells the revision.
+#[test]
+fn the_last_record_is_of_the_newest_revision() {
+    let last = |content: &Content| {
+        let mut file = Vec::new();
+        let bytes = write_content(content, &mut file).unwrap();
+        let mut last = Vec::new();
+        let mut take = |key: &[u8], _: &[u8]| {
+            last = key.to_vec();
+            Ok(())
+        };
+        BoltReader::open(Cursor::new(&file), bytes).unwrap().each("key", &mut take).unwrap();
+        last
+    };
+    let deleted = content();
+    let written = Content { revision: 950, ..content() };
+    let empty = Content { revision: 1, keys: Vec::new(), ..content() };
+    let record = |revision: i64, tombstone: &[u8]| [&revision.to_be_bytes(), &b"_"[..], &[0; 8], tombstone].concat();
+    assert_eq!(last(&deleted), record(1000, b"t"));
+    assert_eq!(last(&written), record(950, b""));
+    assert!(last(&empty).is_empty());
 }
 
 /// The fixture was saved by etcdctl 3.7.3 from etcd 3.7.3 after keys had been put, rewritten, leased and deleted, and their history
