@@ -2,7 +2,7 @@
 //!
 //! A directory that holds data knows its cluster; the flags that name members count for an empty one alone.
 
-use clap::Args;
+use clap::{ArgAction, Args};
 use peers::{ClusterView, PeerTls, PeerUrl};
 use store::MemberInfo;
 
@@ -12,12 +12,12 @@ use crate::etcd_listen::EtcdFlagsError;
 #[derive(Debug, Clone, Args)]
 pub struct EtcdClusterArgs {
     /// URLs to listen on for other members.
-    #[arg(long, value_delimiter = ',', default_value = "http://localhost:2380", env = "ETCD_LISTEN_PEER_URLS")]
+    #[arg(long, action = ArgAction::Set, value_delimiter = ',', default_value = "http://localhost:2380", env = "ETCD_LISTEN_PEER_URLS")]
     pub listen_peer_urls: Vec<String>,
     /// Where other members reach this one.
     #[arg(
         long,
-        value_delimiter = ',',
+        action = ArgAction::Set, value_delimiter = ',',
         default_value = "http://localhost:2380",
         env = "ETCD_INITIAL_ADVERTISE_PEER_URLS"
     )]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Clock, SystemClock};
-use clap::Args;
+use clap::{ArgAction, Args};
 use etcd::{EtcdServer, Settings};
 use peers::{Inbox, Network, PeerTls};
 use store::{Config, RealDisk, Store};
@@ -23,7 +23,8 @@ use crate::etcd_access::{self, AccessArgs};
 use crate::etcd_cluster::{self, EtcdClusterArgs};
 use crate::etcd_ignored::IgnoredArgs;
 use crate::etcd_listen::{
-    Bound, EtcdFlagsError, Listen, PeerTlsFiles, TlsFiles, bind_all, load_peer_tls, load_tls, parse_url, serve_all,
+    Bound, EtcdFlagsError, Listen, Maker, PeerTlsFiles, TlsFiles, bind_all, load_peer_tls, load_tls, parse_url,
+    serve_all,
 };
 use crate::run::{self, start_log, wait_for_signal};
 
@@ -44,10 +45,10 @@ pub struct EtcdArgs {
     #[arg(long, env = "ETCD_DATA_DIR")]
     data_dir: Option<PathBuf>,
     /// URLs to listen on for clients.
-    #[arg(long, value_delimiter = ',', default_value = "http://localhost:2379", env = "ETCD_LISTEN_CLIENT_URLS")]
+    #[arg(long, action = ArgAction::Set, value_delimiter = ',', default_value = "http://localhost:2379", env = "ETCD_LISTEN_CLIENT_URLS")]
     listen_client_urls: Vec<String>,
     /// The URLs that clients are told.
-    #[arg(long, value_delimiter = ',', default_value = "http://localhost:2379", env = "ETCD_ADVERTISE_CLIENT_URLS")]
+    #[arg(long, action = ArgAction::Set, value_delimiter = ',', default_value = "http://localhost:2379", env = "ETCD_ADVERTISE_CLIENT_URLS")]
     advertise_client_urls: Vec<String>,
     #[command(flatten)]
     cluster: EtcdClusterArgs,
@@ -76,7 +77,7 @@ pub struct EtcdArgs {
     #[command(flatten)]
     peer_tls: PeerTlsFiles,
     /// URLs for health and metrics alone.
-    #[arg(long, value_delimiter = ',', env = "ETCD_LISTEN_METRICS_URLS")]
+    #[arg(long, action = ArgAction::Set, value_delimiter = ',', env = "ETCD_LISTEN_METRICS_URLS")]
     listen_metrics_urls: Vec<String>,
     /// debug, info, warn or error.
     #[arg(long, default_value = "info", env = "ETCD_LOG_LEVEL")]
@@ -111,19 +112,21 @@ pub fn run(args: &EtcdArgs) -> CommandResult {
     });
     let (config, settings) = (store_config(args)?, server_settings(args)?);
     let addresses = Addresses::parse(args)?;
-    let (tls, peer_tls) = (load_tls(&args.tls)?, load_peer_tls(&args.peer_tls)?);
-    addresses.check(tls.is_some(), peer_tls.is_some())?;
     check_directory(&directory)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let maker = Maker::new(&directory, &args.tls, &*clock);
+    let tls = load_tls(&args.tls, &addresses.clients, &maker)?;
+    let peer_tls = load_peer_tls(&args.peer_tls, &addresses.peers, &maker)?;
+    addresses.check(tls.is_some(), peer_tls.is_some())?;
     let runtime = run::runtime("etcd", std::thread::available_parallelism().map_or(2, usize::from))?;
     // Heartbeats are not behind what clients ask.
     let peer_runtime = run::runtime("peers", 2)?;
     runtime.block_on(async {
-        // The ports first: if another process holds them, nothing on disk is touched.
+        // The ports first: if another process holds them, the store is not touched.
         let bound = addresses.bind().await?;
         let network = Network::new(peer_runtime.handle().clone(), peer_tls.clone());
         let config = found_or_join(config, args, &directory, peer_tls.as_ref(), &network).await?;
         let disk = RealDisk::new(directory.join(STORE_DIRECTORY))?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let store = Arc::new(Store::open(config, Arc::new(disk), clock.clone(), network.clone())?);
         let server = EtcdServer::new(Arc::clone(&store), settings, clock).await?;
         let (cluster, member) = server.ids();
@@ -348,9 +351,15 @@ mod tests {
             "--name=b",
             "--snapshot-count=2",
             "--pre-vote=false",
+            "--listen-client-urls=http://a:1,http://b:2",
+            "--listen-client-urls=http://c:3,http://d:4",
+            "--listen-peer-urls=http://a:1",
+            "--listen-peer-urls=http://b:2",
             "--snapshot-catchup-entries=10",
         ]);
         assert_eq!(again.name, "b");
+        assert_eq!(again.listen_client_urls, ["http://c:3", "http://d:4"]);
+        assert_eq!(again.cluster.listen_peer_urls, ["http://b:2"]);
         assert_eq!(store_config(&again).unwrap().log_entries_kept, 10);
         let unknown = Cli::try_parse_from(["holdfast", "etcd", "--unsafe-no-fsync"]).unwrap_err().to_string();
         assert!(unknown.contains("unexpected argument '--unsafe-no-fsync'"), "{unknown}");

@@ -7,7 +7,7 @@
 use clap::{Arg, ArgMatches, Args, Command, Error, FromArgMatches};
 
 /// Flags with a value.
-const VALUES: [&str; 31] = [
+const VALUES: [&str; 30] = [
     "backend-batch-interval",
     "backend-batch-limit",
     "backend-bbolt-freelist-type",
@@ -33,7 +33,6 @@ const VALUES: [&str; 31] = [
     "metrics",
     "raft-read-timeout",
     "raft-write-timeout",
-    "self-signed-cert-validity",
     "snapshot-count",
     "socket-reuse-address",
     "v2-deprecation",

@@ -5,15 +5,19 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base::Clock;
 use clap::Args;
 use etcd::EtcdServer;
 use peers::PeerTls;
 use peers::tls::Material;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tls::pem::{parse_chain, parse_key};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
+
+use crate::etcd_self_made::{SelfMade, SelfMadeError};
 
 /// Flags that can't be followed.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -44,9 +48,16 @@ pub enum EtcdFlagsError {
     Tokens(String),
     #[error("--client-cert-auth needs --trusted-ca-file, to know whose certificates to accept")]
     NoClientCa,
-    #[error("{url} needs --cert-file and --key-file")]
+    #[error(
+        "--auto-tls lets every client in; with --client-cert-auth or --trusted-ca-file, give --cert-file and --key-file"
+    )]
+    AutoTlsChecksNobody,
+    #[error("{url} needs --cert-file and --key-file, or --auto-tls")]
     NoCertificate { url: String },
 }
+
+/// gRPC and plain HTTP.
+const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// Certificate files of the listeners.
 #[derive(Debug, Clone, Args)]
@@ -63,6 +74,36 @@ pub struct TlsFiles {
     /// Clients must have a certificate of --trusted-ca-file.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, env = "ETCD_CLIENT_CERT_AUTH")]
     pub client_cert_auth: bool,
+    /// Encrypt with a certificate of its own making, which nobody can check.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, env = "ETCD_AUTO_TLS")]
+    auto_tls: bool,
+    /// Years that certificates of its own making are valid for.
+    #[arg(long, default_value_t = 1, env = "ETCD_SELF_SIGNED_CERT_VALIDITY")]
+    self_signed_cert_validity: u32,
+}
+
+/// Makes certificates for those who gave none.
+pub struct Maker<'a> {
+    /// etcd's directory for them, in the data directory.
+    fixtures: PathBuf,
+    years: u32,
+    clock: &'a dyn Clock,
+}
+
+impl<'a> Maker<'a> {
+    pub fn new(data_dir: &Path, args: &TlsFiles, clock: &'a dyn Clock) -> Self {
+        // As in etcd, none is one.
+        Self { fixtures: data_dir.join("fixtures"), years: args.self_signed_cert_validity.max(1), clock }
+    }
+
+    fn make(&self, name: &str, listeners: &[Listen]) -> Result<SelfMade, SelfMadeError> {
+        let host = |listen: &Listen| {
+            let host = listen.address.rsplit_once(':').map_or(listen.address.as_str(), |(host, _)| host);
+            host.trim_start_matches('[').trim_end_matches(']').to_owned()
+        };
+        let hosts: Vec<String> = listeners.iter().map(host).collect();
+        SelfMade::ensure(&self.fixtures.join(name), &hosts, self.years, self.clock)
+    }
 }
 
 /// Certificate files for other members.
@@ -86,13 +127,24 @@ pub struct PeerTlsFiles {
 }
 
 /// TLS towards other members; `None` without any of the flags.
-pub fn load_peer_tls(args: &PeerTlsFiles) -> Result<Option<PeerTls>, Box<dyn std::error::Error>> {
+pub fn load_peer_tls(
+    args: &PeerTlsFiles,
+    listeners: &[Listen],
+    maker: &Maker<'_>,
+) -> Result<Option<PeerTls>, Box<dyn std::error::Error>> {
     let (Some(chain), Some(key)) = (&args.peer_cert_file, &args.peer_key_file) else {
         if args.peer_client_cert_auth && !args.peer_auto_tls {
             return Err(EtcdFlagsError::NoPeerFiles.into());
         }
-        return Ok(if args.peer_auto_tls { Some(PeerTls::automatic()?) } else { None });
+        if !args.peer_auto_tls {
+            return Ok(None);
+        }
+        let made = maker.make("peer", listeners)?;
+        return Ok(Some(PeerTls::unchecked(&made.chain_pem, &made.key_pem)?));
     };
+    if args.peer_auto_tls {
+        warn!("--peer-auto-tls is of no use beside --peer-cert-file");
+    }
     let authority = args.peer_trusted_ca_file.as_ref().ok_or(EtcdFlagsError::NoPeerCa)?;
     let read = |file: &Path| std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()));
     let (chain_pem, key_pem, authority_pem) = (&read(chain)?, &read(key)?, &read(authority)?);
@@ -162,11 +214,20 @@ pub fn serve_all(
 }
 
 /// The TLS side of the listeners; as in etcd, an authority for clients means that they must show a certificate.
-pub fn load_tls(args: &TlsFiles) -> Result<Option<Arc<rustls::ServerConfig>>, Box<dyn std::error::Error>> {
+pub fn load_tls(
+    args: &TlsFiles,
+    listeners: &[Listen],
+    maker: &Maker<'_>,
+) -> Result<Option<Arc<rustls::ServerConfig>>, Box<dyn std::error::Error>> {
     if args.client_cert_auth && args.trusted_ca_file.is_none() {
         return Err(EtcdFlagsError::NoClientCa.into());
     }
-    let (Some(cert_file), Some(key_file)) = (&args.cert_file, &args.key_file) else { return Ok(None) };
+    let (Some(cert_file), Some(key_file)) = (&args.cert_file, &args.key_file) else {
+        return if args.auto_tls { Ok(Some(self_made_tls(args, listeners, maker)?)) } else { Ok(None) };
+    };
+    if args.auto_tls {
+        warn!("--auto-tls is of no use beside --cert-file");
+    }
     let chain = read_certificates(cert_file)?;
     let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| format!("{}: {error}", key_file.display()))?;
     let provider = tls::provider();
@@ -186,8 +247,25 @@ pub fn load_tls(args: &TlsFiles) -> Result<Option<Arc<rustls::ServerConfig>>, Bo
     };
     let mut config =
         builder.with_single_cert(chain, key).map_err(|error| format!("{}: {error}", cert_file.display()))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = ALPN.map(<[u8]>::to_vec).into();
     Ok(Some(Arc::new(config)))
+}
+
+fn self_made_tls(
+    args: &TlsFiles,
+    listeners: &[Listen],
+    maker: &Maker<'_>,
+) -> Result<Arc<rustls::ServerConfig>, Box<dyn std::error::Error>> {
+    if args.client_cert_auth || args.trusted_ca_file.is_some() {
+        return Err(EtcdFlagsError::AutoTlsChecksNobody.into());
+    }
+    let made = maker.make("client", listeners)?;
+    let mut config = rustls::ServerConfig::builder_with_provider(tls::provider())
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(parse_chain(&made.chain_pem)?, parse_key(&made.key_pem)?)?;
+    config.alpn_protocols = ALPN.map(<[u8]>::to_vec).into();
+    Ok(Arc::new(config))
 }
 
 fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {

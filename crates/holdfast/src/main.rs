@@ -1,6 +1,6 @@
 //! The holdfast binary: command line, wiring, supervision, shutdown. Everything else lives in the crates it puts together.
 //!
-//! Reading order: [`cli`], [`up`], [`instance`], [`server`], [`datastore`], [`membership`], [`join`], [`token`], [`agent`], [`supervise`], [`scheduling`], [`down`], [`status`], [`doctor`], [`store_command`], [`store_routes`], [`replacement`]; [`etcd_command`], [`etcd_cluster`], [`etcd_listen`], [`etcd_ignored`].
+//! Reading order: [`cli`], [`up`], [`instance`], [`server`], [`datastore`], [`membership`], [`join`], [`token`], [`agent`], [`supervise`], [`scheduling`], [`down`], [`status`], [`doctor`], [`store_command`], [`store_routes`], [`replacement`]; [`etcd_command`], [`etcd_cluster`], [`etcd_listen`], [`etcd_self_made`], [`etcd_ignored`].
 
 mod agent;
 mod cli;
@@ -13,6 +13,7 @@ mod etcd_command;
 mod etcd_ignored;
 mod etcd_listen;
 mod etcd_port;
+mod etcd_self_made;
 mod images;
 mod instance;
 mod join;
