@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Call -> Destination (which kubelet or address, which path) -> relay (HTTP/1.1, upgrades byte for byte)
+//!                                                                 +-- links (what a proxied page points to)
 //! ```
 //!
 //! Invariants: connections are opened through the configured `NodeConnector` only; nothing of a stream is buffered beyond what
@@ -9,6 +10,7 @@
 //! Not here: SPDY and WebSocket framing of exec and the like: the kubelet speaks them, the server only relays.
 
 pub mod dial;
+pub mod links;
 pub mod log_socket;
 pub mod relay;
 pub mod target;
@@ -21,6 +23,7 @@ use crate::chain::Operation;
 use crate::error::ApiError;
 use crate::rest::Call;
 use crate::rest::admit::Admit;
+use links::Links;
 use target::Destination;
 
 pub async fn handle(call: Call, body: Body) -> Result<Response<Body>, ApiError> {
@@ -58,8 +61,32 @@ pub async fn handle(call: Call, body: Body) -> Result<Response<Body>, ApiError> 
     if relay::is_upgrade(&call.headers) {
         return relay::upgraded(connector, destination.target, request, upgrade.ok_or_else(no_upgrade)?).await;
     }
+    let own = destination.own_authorities();
     let response = relay::plain(connector, destination.target, request).await?;
-    if is_log { relay::checked(response).await } else { Ok(response) }
+    match call.info.subresource.as_str() {
+        "log" => relay::checked(response).await,
+        "proxy" => Ok(links::lead(without_cors(response), Links::new(proxy_path(&call), own))),
+        _ => Ok(response),
+    }
+}
+
+/// Who may read this server's answers from other origins is not a proxied server's to say.
+fn without_cors(mut response: Response<Body>) -> Response<Body> {
+    use http::header;
+    for name in [
+        header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        header::ACCESS_CONTROL_ALLOW_METHODS,
+        header::ACCESS_CONTROL_ALLOW_ORIGIN,
+    ] {
+        response.headers_mut().remove(name);
+    }
+    response
+}
+
+/// The path of the call without what it asks of the proxied server.
+fn proxy_path(call: &Call) -> &str {
+    call.info.path.strip_suffix(&call.info.rest).unwrap_or(&call.info.path)
 }
 
 pub fn no_upgrade() -> ApiError {

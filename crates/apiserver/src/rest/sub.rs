@@ -7,13 +7,17 @@ pub mod eviction;
 pub mod scale;
 pub mod token;
 
-use http::Response;
+use http::{Method, Response};
 use semantics::Subresource;
 
 use super::{Call, get, patch, update};
 use crate::body::Body;
 use crate::error::ApiError;
 use crate::streams;
+
+/// The methods that a proxy passes on. What is asked of the authorizer is the verb of each; OPTIONS has none.
+const PROXIED: [Method; 7] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 
 pub async fn handle(call: Call, body: Body) -> Result<Response<Body>, ApiError> {
     let name = call.info.subresource.clone();
@@ -22,9 +26,8 @@ pub async fn handle(call: Call, body: Body) -> Result<Response<Body>, ApiError> 
         Some(subresource) => subresource.verbs,
         None => return Err(ApiError::no_such_resource()),
     };
-    // Proxies pass on whatever method there is.
-    let any_verb = name == "proxy" && !verb.is_empty();
-    if !any_verb && !verbs.contains(&verb.as_str()) {
+    let is_proxied = name == "proxy" && PROXIED.contains(&call.method);
+    if !is_proxied && !verbs.contains(&verb.as_str()) {
         return Err(ApiError::method_not_allowed());
     }
     let half = match name.as_str() {

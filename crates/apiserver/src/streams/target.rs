@@ -24,6 +24,18 @@ pub struct Destination {
     pub query: String,
 }
 
+impl Destination {
+    /// What the server there may call itself in URLs: `host:port`, and `host` where the scheme implies the port.
+    pub fn own_authorities(&self) -> Vec<String> {
+        let implied = match &self.target {
+            Target::Network { port, tls, .. } => *port == if *tls { 443 } else { 80 },
+            Target::Kubelet { port, .. } => *port == 443,
+        };
+        let alone = self.host.rsplit_once(':').filter(|_| implied).map(|(host, _)| host.to_owned());
+        alone.into_iter().chain([self.host.clone()]).collect()
+    }
+}
+
 pub fn destination(call: &Call) -> Result<Destination, ApiError> {
     match (call.resource.plural.as_str(), call.info.subresource.as_str()) {
         ("pods", "log") => pod_log(call),
@@ -301,6 +313,19 @@ mod tests {
         check("a:80", ("", "a", "80"));
         check("https:a:web", ("https", "a", "web"));
         assert!(split_name("ftp:a:1").is_err());
+    }
+
+    #[test]
+    fn a_server_on_its_schemes_port_may_leave_it_out() {
+        let check = |host: &str, port: u16, tls: bool, expect: &[&str]| {
+            let target = Target::Network { host: host.to_owned(), port, tls };
+            let to = Destination { target, host: authority(host, port), path: "/".to_owned(), query: String::new() };
+            assert_eq!(to.own_authorities(), expect);
+        };
+        check("10.0.0.1", 80, false, &["10.0.0.1", "10.0.0.1:80"]);
+        check("10.0.0.1", 80, true, &["10.0.0.1:80"]);
+        check("fd00::1", 443, true, &["[fd00::1]", "[fd00::1]:443"]);
+        check("10.0.0.1", 8080, false, &["10.0.0.1:8080"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod fixture;
 mod lists;
 mod objects;
 mod patches;
+mod proxying;
 mod quotas;
 mod services;
 mod subresources;
