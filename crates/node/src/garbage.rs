@@ -12,7 +12,7 @@ use std::time::Duration;
 use podlife::Stage;
 use podlife::memory::Verdict;
 use podlife::resources::{QosClass, pod_requests, qos_class};
-use podlife::spec::{name, pod_spec, uid};
+use podlife::spec::{is_critical, name, priority, uid};
 
 use crate::cri::v1;
 use crate::kubelet::{Context, EVICTION_MEMORY_BYTES};
@@ -94,7 +94,7 @@ fn relieve_pressure(context: &Context, pods: &Pods) {
     let Some(Shortage { resource, threshold, available }) = shortage else { return };
     let mut candidates = pods.snapshots();
     candidates.retain(|snapshot| matches!(snapshot.stage, Stage::Running | Stage::Initializing | Stage::Sandboxing));
-    candidates.retain(|snapshot| pod_spec(&snapshot.pod).priority.unwrap_or(0) < 2_000_000_000);
+    candidates.retain(|snapshot| !is_critical(&snapshot.pod));
     candidates.sort_by_key(eviction_order);
     if let Some(victim) = candidates.first() {
         let message = format!(
@@ -110,7 +110,7 @@ fn relieve_pressure(context: &Context, pods: &Pods) {
 
 /// BestEffort before Burstable before Guaranteed, low priority first, then the smallest request.
 fn eviction_order(snapshot: &Snapshot) -> (QosClass, i32, i64) {
-    (qos_class(&snapshot.pod), pod_spec(&snapshot.pod).priority.unwrap_or(0), pod_requests(&snapshot.pod).1)
+    (qos_class(&snapshot.pod), priority(&snapshot.pod), pod_requests(&snapshot.pod).1)
 }
 
 /// Directories of pods that nobody knows: left by a crash between the API's delete and ours.

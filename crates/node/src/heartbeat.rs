@@ -11,8 +11,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler,
-    NodeSpec, NodeStatus,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
+    NodeRuntimeHandler, NodeSpec, NodeStatus,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
@@ -23,7 +23,6 @@ use serde_json::json;
 use crate::cri::v1;
 use crate::garbage::observe_pressure;
 use crate::kubelet::{Context, allocatable, runtime_problem};
-use crate::pods::Pods;
 
 /// Upstream's renewal interval and duration.
 const LEASE_EVERY: Duration = Duration::from_secs(10);
@@ -37,10 +36,9 @@ const RETRY: Duration = Duration::from_millis(200);
 /// Upstream's bound on the image list.
 const IMAGES_MAX: usize = 50;
 
-pub async fn run_heartbeat(context: Arc<Context>, pods: Pods) {
+pub async fn run_heartbeat(context: Arc<Context>) {
     let node = register(&context).await;
-    pods.set_labels(node.metadata.labels.clone().unwrap_or_default());
-    tokio::join!(run_status(context.clone(), pods), run_lease(context, node.metadata.uid.unwrap_or_default()));
+    tokio::join!(run_status(context.clone()), run_lease(context, node.metadata.uid.unwrap_or_default()));
 }
 
 /// Creates the Node, or brings the labels of the one that is there up to date. Repeats until the API takes it.
@@ -63,7 +61,8 @@ async fn register(context: &Context) -> Node {
     }
 }
 
-fn derive_node(context: &Context) -> Node {
+/// The node as it is registered.
+pub fn derive_node(context: &Context) -> Node {
     let config = &context.config;
     let mut labels = config.labels.clone();
     let own = [
@@ -82,7 +81,7 @@ fn derive_node(context: &Context) -> Node {
         }),
         status: Some(NodeStatus {
             capacity: Some(derive_resources(context, false)),
-            allocatable: Some(derive_resources(context, true)),
+            allocatable: Some(derive_allocatable(context)),
             addresses: Some(derive_addresses(context)),
             ..NodeStatus::default()
         }),
@@ -93,6 +92,11 @@ fn derive_addresses(context: &Context) -> Vec<NodeAddress> {
     let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
     let ips = context.config.node_ips.iter().map(|ip| address("InternalIP", ip.to_string()));
     ips.chain(std::iter::once(address("Hostname", context.config.hostname.clone()))).collect()
+}
+
+/// What pods may have of the machine.
+pub fn derive_allocatable(context: &Context) -> BTreeMap<String, Quantity> {
+    derive_resources(context, true)
 }
 
 fn derive_resources(context: &Context, for_pods: bool) -> BTreeMap<String, Quantity> {
@@ -113,7 +117,7 @@ fn derive_resources(context: &Context, for_pods: bool) -> BTreeMap<String, Quant
     .into()
 }
 
-async fn run_status(context: Arc<Context>, pods: Pods) {
+async fn run_status(context: Arc<Context>) {
     let api: Api<Node> = Api::all(context.client.clone());
     let mut published = NodeStatus::default();
     let mut written = tokio::time::Instant::now();
@@ -125,8 +129,7 @@ async fn run_status(context: Arc<Context>, pods: Pods) {
         if due {
             let patch = json!({ "status": status });
             match api.patch_status(&context.config.node_name, &PatchParams::default(), &Patch::Strategic(patch)).await {
-                Ok(node) => {
-                    pods.set_labels(node.metadata.labels.unwrap_or_default());
+                Ok(_) => {
                     published = status;
                     written = tokio::time::Instant::now();
                     ever_ready |= ready;
@@ -162,16 +165,21 @@ async fn derive_status(context: &Context, previous: &NodeStatus) -> NodeStatus {
     let mut info = context.machine.info.clone();
     info.container_runtime_version = format!("{}://{}", context.runtime_name, context.runtime_version);
     info.kubelet_version.clone_from(&context.config.kubelet_version);
+    // A runtime that does not say leaves what was published.
+    let (runtime_handlers, features) = observe_abilities(context)
+        .await
+        .unwrap_or_else(|| (previous.runtime_handlers.clone(), previous.features.clone()));
     let port = context.config.server.as_ref().map(|server| i32::from(server.listen.port()));
     NodeStatus {
         capacity: Some(derive_resources(context, false)),
-        allocatable: Some(derive_resources(context, true)),
+        allocatable: Some(derive_allocatable(context)),
         addresses: Some(derive_addresses(context)),
         conditions: Some(conditions),
         node_info: Some(info),
         images: observe_images(context).await.or_else(|| previous.images.clone()),
         daemon_endpoints: port.map(|port| NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port }) }),
-        runtime_handlers: observe_handlers(context).await.or_else(|| previous.runtime_handlers.clone()),
+        runtime_handlers,
+        features,
         ..NodeStatus::default()
     }
 }
@@ -191,10 +199,13 @@ async fn observe_images(context: &Context) -> Option<Vec<ContainerImage>> {
     Some(published)
 }
 
-/// None if the runtime does not say.
-async fn observe_handlers(context: &Context) -> Option<Vec<NodeRuntimeHandler>> {
+/// As the Node's status has them.
+type Abilities = (Option<Vec<NodeRuntimeHandler>>, Option<NodeFeatures>);
+
+/// None if the runtime does not answer.
+async fn observe_abilities(context: &Context) -> Option<Abilities> {
     let reply = context.cri.status(v1::StatusRequest { verbose: false }).await;
-    let reply = reply.inspect_err(|error| tracing::debug!(%error, "cannot ask for the runtime's handlers"));
+    let reply = reply.inspect_err(|error| tracing::debug!(%error, "cannot ask for the runtime's abilities")).ok()?;
     let handler = |handler: v1::RuntimeHandler| NodeRuntimeHandler {
         name: Some(handler.name),
         features: handler.features.map(|features| k8s_openapi::api::core::v1::NodeRuntimeHandlerFeatures {
@@ -202,7 +213,10 @@ async fn observe_handlers(context: &Context) -> Option<Vec<NodeRuntimeHandler>> 
             user_namespaces: Some(features.user_namespaces),
         }),
     };
-    Some(reply.ok()?.runtime_handlers.into_iter().map(handler).collect())
+    let features = reply
+        .features
+        .map(|features| NodeFeatures { supplemental_groups_policy: Some(features.supplemental_groups_policy) });
+    Some((Some(reply.runtime_handlers.into_iter().map(handler).collect()), features))
 }
 
 /// (type, status, reason, message).

@@ -128,7 +128,7 @@ pub async fn run(
     let parts = async {
         tokio::join!(
             work,
-            heartbeat::run_heartbeat(context.clone(), pods.clone()),
+            heartbeat::run_heartbeat(context.clone()),
             runtime_events::run_events(context.cri.clone(), pods.clone()),
             garbage::run_garbage(context.clone(), pods.clone()),
             log_rotation::run_rotation(context.clone()),

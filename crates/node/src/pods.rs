@@ -11,23 +11,25 @@ use std::time::Duration;
 
 use client::{Change, Informer, Observed as Seen, WatchConfig};
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
 use kube::Api;
-use podlife::admission::{NodeView, decide_admission};
+use podlife::Stage;
+use podlife::admission::{NodeView, decide_admission, may_be_outdated, preempted};
 use podlife::memory::Verdict;
 use podlife::observed::{ContainerRecord, RunState};
-use podlife::spec::{find_container, is_host_network, name, namespace, uid};
-use podlife::{Stage, resources};
-use tokio::sync::watch;
+use podlife::spec::{find_container, grace_seconds, is_host_network, is_new, is_pod_terminal, name, namespace, uid};
 
 use crate::access::{ContainerTarget, LookupError, PodAccess, StreamOptions};
 use crate::cri::v1;
-use crate::kubelet::{Context, allocatable};
+use crate::heartbeat::{derive_allocatable, derive_node};
+use crate::kubelet::Context;
 use crate::observe::{POD_UID, pod_log_directory};
 use crate::worker::{PodInput, Snapshot, WorkerHandle, spawn_worker};
 
 /// Safety net under the runtime's events.
 const RELIST_EVERY: Duration = Duration::from_secs(10);
+/// How long a refusal may wait for a second look at the node.
+const NODE_WAIT: Duration = Duration::from_secs(5);
 
 /// Shared handle; clones are one dispatcher.
 #[derive(Clone)]
@@ -38,25 +40,22 @@ pub struct Pods {
 struct Shared {
     context: Arc<Context>,
     workers: Mutex<HashMap<String, WorkerHandle>>,
-    labels: watch::Sender<std::collections::BTreeMap<String, String>>,
+    /// This node alone, for admission.
+    node: Arc<Informer<Node>>,
     synced: std::sync::atomic::AtomicBool,
 }
 
 impl Pods {
     pub fn new(context: Arc<Context>) -> Self {
-        let labels = watch::channel(context.config.labels.clone()).0;
+        let only = WatchConfig::default().fields(&format!("metadata.name={}", context.config.node_name));
+        let node = Informer::spawn(Api::all(context.client.clone()), only);
         let shared = Shared {
             context,
             workers: Mutex::new(HashMap::new()),
-            labels,
+            node,
             synced: std::sync::atomic::AtomicBool::new(false),
         };
         Self { shared: Arc::new(shared) }
-    }
-
-    /// The node's labels as the API has them, for admission.
-    pub fn set_labels(&self, labels: std::collections::BTreeMap<String, String>) {
-        self.shared.labels.send_replace(labels);
     }
 
     fn workers(&self) -> std::sync::MutexGuard<'_, HashMap<String, WorkerHandle>> {
@@ -74,8 +73,8 @@ impl Pods {
         let config = WatchConfig::default().fields(&format!("spec.nodeName={}", context.config.node_name));
         let informer = Informer::<Pod>::spawn(Api::all(context.client.clone()), config);
         let mut changes = informer.changes();
-        informer.synced().await;
-        self.resync(&informer);
+        tokio::join!(informer.synced(), self.shared.node.synced());
+        self.resync(&informer).await;
         self.adopt_orphans().await;
         self.shared.synced.store(true, std::sync::atomic::Ordering::Release);
         let mut relist = tokio::time::interval(RELIST_EVERY);
@@ -84,9 +83,9 @@ impl Pods {
         loop {
             tokio::select! {
                 change = changes.next() => match change {
-                    Some(Seen::Changed(Change::Applied { new, .. })) => self.apply(&new),
+                    Some(Seen::Changed(Change::Applied { new, .. })) => self.apply(&new).await,
                     Some(Seen::Changed(Change::Deleted(old))) => self.tell_gone(uid(&old), &old),
-                    Some(Seen::Lagged) => self.resync(&informer),
+                    Some(Seen::Lagged) => self.resync(&informer).await,
                     None => return,
                 },
                 _ = relist.tick() => self.relist(&mut seen).await,
@@ -94,11 +93,12 @@ impl Pods {
         }
     }
 
-    /// Everything in the cache, and nothing that is not.
-    fn resync(&self, informer: &Informer<Pod>) {
-        let pods = informer.list();
+    /// Everything in the cache, and nothing that is not. What has been admitted comes first, then the oldest.
+    async fn resync(&self, informer: &Informer<Pod>) {
+        let mut pods = informer.list();
+        pods.sort_by_key(|pod| (is_new(pod), pod.metadata.creation_timestamp.clone()));
         for pod in &pods {
-            self.apply(pod);
+            self.apply(pod).await;
         }
         let stale = {
             let workers = self.workers();
@@ -114,7 +114,7 @@ impl Pods {
         }
     }
 
-    fn apply(&self, pod: &Arc<Pod>) {
+    async fn apply(&self, pod: &Arc<Pod>) {
         if let Some(worker) = self.workers().get(uid(pod)) {
             worker.input.send_if_modified(|input| {
                 let newer = input.pod.metadata.resource_version != pod.metadata.resource_version;
@@ -125,9 +125,11 @@ impl Pods {
             });
             return;
         }
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        let fresh = pod.metadata.deletion_timestamp.is_none() && matches!(phase, None | Some("" | "Pending"));
-        let refused = if fresh { self.admit(pod).err() } else { None };
+        let admitted = if is_new(pod) { self.admit(pod).await } else { Ok(Vec::new()) };
+        for victim in admitted.iter().flatten() {
+            self.preempt(victim);
+        }
+        let refused = admitted.err();
         if let Some(verdict) = &refused {
             self.shared.context.recorder.warning(pod, "", &verdict.reason, &verdict.message);
         }
@@ -145,29 +147,39 @@ impl Pods {
         self.workers().insert(key, handle);
     }
 
-    fn admit(&self, pod: &Pod) -> Result<(), Verdict> {
+    /// `Ok` names the pods that must go.
+    async fn admit(&self, pod: &Pod) -> Result<Vec<Arc<Pod>>, Verdict> {
         let context = &self.shared.context;
-        let (cpu, memory, _) = allocatable(&context.machine);
-        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        let mut node = NodeView {
-            name: context.config.node_name.clone(),
-            labels: self.shared.labels.borrow().clone(),
-            allocatable_cpu_milli: number(cpu),
-            allocatable_memory_bytes: number(memory),
-            max_pods: context.config.max_pods,
-            ..NodeView::default()
+        let name = &context.config.node_name;
+        let others = self.admitted();
+        let seen = self.shared.node.get("", name);
+        let view = match &seen {
+            Some(node) => view_of(context, node),
+            None => view_of(context, &derive_node(context)),
         };
-        for worker in self.workers().values() {
-            let snapshot = worker.snapshot.borrow();
-            if matches!(snapshot.stage, Stage::Refused | Stage::Terminated | Stage::Forgotten) {
-                continue;
+        let verdict = match decide_admission(pod, &view, &others) {
+            Err(verdict) if may_be_outdated(&verdict) => verdict,
+            decided => return decided,
+        };
+        // The pod may have come here because of a change of the node that our watch has yet to tell.
+        let api: Api<Node> = Api::all(context.client.clone());
+        match tokio::time::timeout(NODE_WAIT, api.get(name)).await {
+            Ok(Ok(node)) => decide_admission(pod, &view_of(context, &node), &others),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "cannot look at the node again; the pod is refused by what was seen last");
+                Err(verdict)
             }
-            let (cpu, memory) = resources::pod_requests(&snapshot.pod);
-            node.used_cpu_milli = node.used_cpu_milli.saturating_add(cpu);
-            node.used_memory_bytes = node.used_memory_bytes.saturating_add(memory);
-            node.used_pods += 1;
+            Err(_) => Err(verdict),
         }
-        decide_admission(pod, &node)
+    }
+
+    /// The pods that hold a part of the node.
+    fn admitted(&self) -> Vec<Arc<Pod>> {
+        let over = |stage: Stage| matches!(stage, Stage::Refused | Stage::Terminated | Stage::Forgotten);
+        let workers = self.workers();
+        let snapshots = workers.values().map(|worker| worker.snapshot.borrow());
+        let holding = snapshots.filter(|snapshot| !over(snapshot.stage) && !is_pod_terminal(&snapshot.pod));
+        holding.map(|snapshot| snapshot.pod.clone()).collect()
     }
 
     fn tell_gone(&self, uid: &str, pod: &Arc<Pod>) {
@@ -177,6 +189,12 @@ impl Pods {
                 input.gone = true;
             });
         }
+    }
+
+    fn preempt(&self, victim: &Pod) {
+        let verdict = preempted();
+        self.shared.context.recorder.warning(victim, "", &verdict.reason, &verdict.message);
+        self.evict(uid(victim), verdict, Duration::from_secs(u64::try_from(grace_seconds(victim)).unwrap_or(0)));
     }
 
     /// Ends a pod for the node's sake.
@@ -415,6 +433,10 @@ impl PodAccess for Pods {
             }
         })
     }
+}
+
+fn view_of(context: &Context, node: &Node) -> NodeView {
+    NodeView::new(node, &derive_allocatable(context))
 }
 
 /// From the runtime's verbose JSON: the OCI spec's network namespace.

@@ -136,7 +136,7 @@ pub fn spawn_worker(context: Arc<Context>, input: PodInput, ended: impl FnOnce(&
         pod: pod.clone(),
         observed: observed.clone(),
         status: Arc::new(previous.clone()),
-        stage: Stage::Sandboxing,
+        stage: if input.refused.is_some() { Stage::Refused } else { Stage::Sandboxing },
     });
     tokio::spawn(run_publisher(context.client.clone(), pod.clone(), wanted_receiver));
     let (input_sender, input) = watch::channel(input);

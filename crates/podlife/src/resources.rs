@@ -12,7 +12,7 @@ use semantics::pod::all_containers;
 pub use semantics::qos::QosClass;
 use semantics::{qos, resources};
 
-use crate::spec::{containers, is_sidecar, pod_spec, uid};
+use crate::spec::{containers, is_critical, is_sidecar, pod_spec, uid};
 
 /// The CFS period that quotas refer to.
 pub const CPU_PERIOD_US: i64 = 100_000;
@@ -94,8 +94,7 @@ pub fn pod_limits(pod: &Pod) -> CgroupLimits {
 
 /// How soon the kernel kills it when memory is short: -997 (last) to 1000 (first).
 pub fn oom_score_adj(pod: &Pod, container: &Container, node_memory_bytes: i64) -> i64 {
-    let critical = pod_spec(pod).priority.is_some_and(|priority| priority >= 2_000_000_000)
-        && pod_spec(pod).priority_class_name.as_deref() == Some("system-node-critical");
+    let critical = is_critical(pod) && pod_spec(pod).priority_class_name.as_deref() == Some("system-node-critical");
     match qos_class(pod) {
         _ if critical => -997,
         QosClass::Guaranteed => -997,

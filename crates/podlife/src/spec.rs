@@ -1,7 +1,7 @@
 //! Readings of a pod's spec that many decisions share. Input: the typed Pod. Output: views and plain answers.
 
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
-pub use semantics::pod::is_sidecar;
+pub use semantics::pod::{is_pod_terminal, is_sidecar};
 
 /// An empty spec for pods that the API could not have stored.
 static EMPTY_SPEC: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
@@ -38,6 +38,21 @@ pub fn containers(pod: &Pod) -> &[Container] {
 /// Ephemeral containers seen as ordinary ones.
 pub fn ephemeral_containers(pod: &Pod) -> Vec<Container> {
     pod_spec(pod).ephemeral_containers.iter().flatten().map(as_container).collect()
+}
+
+/// True for a pod of which nothing was started yet, as far as the API knows.
+pub fn is_new(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_none() && matches!(semantics::pod::phase(pod), "" | "Pending")
+}
+
+/// 0 where the API left it out.
+pub fn priority(pod: &Pod) -> i32 {
+    pod_spec(pod).priority.unwrap_or(0)
+}
+
+/// True for a pod that the cluster cannot do without: upstream's system-critical priority.
+pub fn is_critical(pod: &Pod) -> bool {
+    priority(pod) >= 2_000_000_000
 }
 
 pub fn is_host_network(pod: &Pod) -> bool {

@@ -124,7 +124,7 @@ fn derive_refused(inputs: &PlanInputs<'_>) -> PodStatus {
     PodStatus {
         phase: Some("Failed".to_owned()),
         reason: verdict.as_ref().map(|verdict| verdict.reason.clone()),
-        message: verdict.map(|verdict| verdict.message),
+        message: verdict.map(|verdict| format!("Pod was rejected: {}", verdict.message)),
         conditions: Some(conditions),
         ..derive_basics(inputs)
     }

@@ -358,6 +358,7 @@ fn a_refused_pod_starts_nothing() {
     let plan = world.settle();
     world.check("Failed", &[]);
     assert_eq!((plan.stage, plan.status.reason.as_deref()), (Stage::Refused, Some("OutOfcpu")));
+    assert_eq!(plan.status.message.as_deref(), Some("Pod was rejected: m"));
     world.delete(0);
     world.settle();
     world.check("Failed", &["delete"]);

@@ -7,14 +7,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Node, Pod};
+pub use semantics::node_fit::WholeAmounts as Resources;
+use semantics::node_fit::{HostPort, host_ports, whole_amounts};
 use semantics::node_selector::NodeFacts;
 use semantics::resources::Amounts;
-
-/// Amounts by resource name: `cpu` in milli-cores, everything else in units (bytes, counts).
-pub type Resources = BTreeMap<String, i64>;
-
-/// A port of a node that a Pod claims: (protocol, host IP, port). An empty or `0.0.0.0` IP claims it on all addresses.
-pub type HostPort = (String, String, i32);
 
 /// What one Pod takes from its node, computed once when it enters the snapshot.
 #[derive(Debug, Clone)]
@@ -27,7 +23,7 @@ pub struct PodView {
 impl PodView {
     pub fn new(pod: Arc<Pod>) -> Self {
         let requests = whole_amounts(&semantics::resources::pod_requests(&pod));
-        let host_ports = derive_host_ports(&pod);
+        let host_ports = host_ports(&pod);
         Self { pod, requests, host_ports }
     }
 }
@@ -177,11 +173,6 @@ pub fn has_ended(pod: &Pod) -> bool {
     matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
 }
 
-fn whole_amounts(amounts: &Amounts) -> Resources {
-    let amount = |name: &str| if name == "cpu" { amounts.milli(name) } else { amounts.whole(name) };
-    amounts.iter().map(|(name, _)| (name.to_owned(), amount(name))).collect()
-}
-
 fn accumulate(sum: &mut Resources, by: &Resources, sign: i64) {
     for (name, n) in by {
         *sum.entry(name.clone()).or_insert(0) += sign * n;
@@ -204,18 +195,4 @@ pub fn nonzero_requests(pod: &PodView) -> Resources {
 
 fn requests(container: &Container, resource: &str) -> bool {
     container.resources.as_ref().and_then(|r| r.requests.as_ref()).is_some_and(|r| r.contains_key(resource))
-}
-
-fn derive_host_ports(pod: &Pod) -> Vec<HostPort> {
-    let Some(spec) = &pod.spec else { return Vec::new() };
-    let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
-    spec.containers
-        .iter()
-        .chain(sidecars)
-        .flat_map(|c| c.ports.iter().flatten())
-        .filter_map(|p| {
-            let port = p.host_port.filter(|port| *port > 0)?;
-            Some((p.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), p.host_ip.clone().unwrap_or_default(), port))
-        })
-        .collect()
 }

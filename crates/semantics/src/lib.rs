@@ -20,6 +20,7 @@ pub mod image;
 pub mod kinds;
 pub mod label_selector;
 pub mod names;
+pub mod node_fit;
 pub mod node_selector;
 pub mod object_meta;
 pub mod patch;

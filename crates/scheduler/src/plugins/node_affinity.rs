@@ -1,5 +1,6 @@
 //! NodeAffinity: `nodeSelector` and required node affinity filter; preferred terms score by the sum of their weights.
 
+use semantics::node_fit::AFFINITY_MISMATCH;
 use semantics::node_selector::{matches_pod_requirements, preferred_weight};
 
 use crate::plugin::{Plugin, Verdict, normalize};
@@ -17,7 +18,7 @@ impl Plugin for NodeAffinity {
         if matches_pod_requirements(spec.node_selector.as_ref(), spec.affinity.as_ref(), node.facts()) {
             Verdict::Fits
         } else {
-            Verdict::Unresolvable("node(s) didn't match Pod's node affinity/selector".to_owned())
+            Verdict::Unresolvable(AFFINITY_MISMATCH.to_owned())
         }
     }
 

@@ -1,5 +1,7 @@
 //! NodeResourcesFit: filters by free resources, scores by LeastAllocated over cpu and memory.
 
+use semantics::node_fit::find_shortages;
+
 use crate::plugin::{Plugin, SCORE_MAX, Verdict};
 use crate::snapshot::{NodeView, PodView, nonzero_requests};
 
@@ -11,17 +13,14 @@ impl Plugin for Fit {
     }
 
     fn filter(&self, pod: &PodView, node: &NodeView) -> Verdict {
-        let mut reasons = Vec::new();
-        if node.pods.len() as i64 + 1 > allocatable(node, "pods") {
-            reasons.push("Too many pods".to_owned());
+        let pods = i64::try_from(node.pods.len()).unwrap_or(i64::MAX);
+        let shortages = find_shortages(&pod.requests, &node.allocatable, &node.requested, pods);
+        if shortages.is_empty() {
+            return Verdict::Fits;
         }
-        for (name, wanted) in &pod.requests {
-            let taken = node.requested.get(name).copied().unwrap_or(0);
-            if *wanted > 0 && *wanted > allocatable(node, name) - taken {
-                reasons.push(format!("Insufficient {name}"));
-            }
-        }
-        if reasons.is_empty() { Verdict::Fits } else { Verdict::Unschedulable(reasons) }
+        let reason =
+            |name: &str| if name == "pods" { "Too many pods".to_owned() } else { format!("Insufficient {name}") };
+        Verdict::Unschedulable(shortages.iter().map(|shortage| reason(&shortage.resource)).collect())
     }
 
     fn weight(&self) -> i64 {
