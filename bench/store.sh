@@ -40,7 +40,8 @@ member_up() { # SYSTEM NUMBER CLUSTER DIRECTORY
   store_pids[$2]=$!
 }
 
-etcdctl() { timeout "${patience:-60}" "$stock_lab/bin/etcdctl" --endpoints "$store_urls" "$@"; }
+# Deleting half a million keys takes etcd longer than etcdctl waits for by itself.
+etcdctl() { timeout "${patience:-60}" "$stock_lab/bin/etcdctl" --command-timeout 55s --endpoints "$store_urls" "$@"; }
 
 members_answer() {
   local try

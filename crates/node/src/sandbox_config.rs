@@ -8,6 +8,7 @@ use podlife::dns::{Resolver, hostname_and_domain};
 use podlife::resources;
 use podlife::security::{Seccomp, any_privileged, derive_effective};
 use podlife::spec::{containers, init_containers, is_host_network, name, namespace, pod_spec, uid};
+use podlife::sysctls::dotted;
 
 use crate::cri::v1;
 use crate::observe::{POD_NAME, POD_NAMESPACE, POD_UID, pod_log_directory};
@@ -131,7 +132,7 @@ fn derive_linux(pod: &Pod, settings: &SandboxSettings<'_>) -> v1::LinuxPodSandbo
             seccomp: Some(derive_seccomp(&Seccomp::RuntimeDefault, settings.seccomp_dir)),
             ..Default::default()
         }),
-        sysctls: sysctls.into_iter().map(|sysctl| (sysctl.name, sysctl.value)).collect(),
+        sysctls: sysctls.into_iter().map(|sysctl| (dotted(&sysctl.name).into_owned(), sysctl.value)).collect(),
         overhead: None,
         resources: Some(v1::LinuxContainerResources {
             cpu_period: resources::CPU_PERIOD_US,

@@ -20,6 +20,7 @@ use semantics::validate::resources::is_extended;
 use crate::memory::Verdict;
 use crate::preemption::choose_victims;
 use crate::spec::{is_critical, pod_spec};
+use crate::sysctls::find_forbidden;
 
 /// The only operating system whose pods run here, and the label that names it.
 const OS: &str = "linux";
@@ -56,6 +57,7 @@ impl NodeView {
 /// `others` are the pods that the node has admitted and that have not ended. `Ok` names those that must go: none, unless the
 /// pod is critical. `Err` carries the first reason to refuse, in upstream's order.
 pub fn decide_admission(pod: &Pod, node: &NodeView, others: &[Arc<Pod>]) -> Result<Vec<Arc<Pod>>, Verdict> {
+    check_sysctls(pod)?;
     check_system(pod)?;
     check_groups(pod, node)?;
     let shortages = find_pod_shortages(pod, node, others);
@@ -85,6 +87,10 @@ fn refuse(reason: &str, message: impl Into<String>) -> Result<(), Verdict> {
 /// One of the scheduler's rules does not hold.
 fn fail(predicate: &str, why: &str) -> Result<(), Verdict> {
     refuse(predicate, format!("Predicate {predicate} failed: {why}"))
+}
+
+fn check_sysctls(pod: &Pod) -> Result<(), Verdict> {
+    find_forbidden(pod_spec(pod)).map_or(Ok(()), |why| refuse("SysctlForbidden", why))
 }
 
 fn check_system(pod: &Pod) -> Result<(), Verdict> {
@@ -304,6 +310,9 @@ mod tests {
         assert_eq!(reason(&strict, &node_), "SupplementalGroupsPolicyNotSupported");
         let knows = json!({"status": {"allocatable": {"pods": "1"}, "features": {"supplementalGroupsPolicy": true}}});
         assert_eq!(reason(&strict, &node(knows)), "");
+        let tuned = json!({"os": {"name": "windows"}, "securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}});
+        let message = "forbidden sysctl: \"kernel.msgmax\" not allowlisted";
+        assert_eq!(answer(&pod(tuned), &node_, &[]), ("SysctlForbidden".to_owned(), message.to_owned()));
     }
 
     #[test]

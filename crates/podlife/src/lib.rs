@@ -11,7 +11,7 @@
 //!
 //! Reading order: [`observed`], [`memory`], [`plan`], `starting`, `termination`, [`status`], [`phase`], [`conditions`];
 //! then the small ones that turn specs into values: [`resources`], [`expand`], [`service_env`], [`downward`],
-//! [`payload`], [`image`], [`security`], [`dns`], [`hosts_file`], [`admission`], `preemption`, [`probe`], [`backoff`], [`restart`].
+//! [`payload`], [`image`], [`security`], [`dns`], [`hosts_file`], [`admission`], [`sysctls`], `preemption`, [`probe`], [`backoff`], [`restart`].
 //!
 //! Invariants: no IO, no clock, no randomness [I2]; `plan_pod` is a function of its arguments, and planning again over the
 //! same state while its actions are in flight asks for nothing new [I9].
@@ -40,6 +40,7 @@ pub mod signal;
 pub mod spec;
 mod starting;
 pub mod status;
+pub mod sysctls;
 mod termination;
 
 pub use memory::{ContainerMemory, PodMemory};
