@@ -25,11 +25,13 @@ fn a_cluster_survives_all_faults_at_once() {
 }
 
 /// Seeds that found something. 104366: two voters, both to be removed, handed leadership over to each other without end. 105977: a
-/// leader that had removed the only other voter lost power and waited for that one's vote.
+/// leader that had removed the only other voter lost power and waited for that one's vote. 271170: proposals of others that came together
+/// with the removal of their leader were taken for appended, and waited for its end.
 #[test]
 fn what_was_found_once_is_not_found_again() {
     all_pass(104_366..104_367, run);
     all_pass(105_977..105_978, run);
+    all_pass(271_170..271_171, run);
 }
 
 /// Each of three disks at 800 ms, at 5 s, and stuck for ever.

@@ -182,8 +182,26 @@ impl Driver {
 
     fn propose_held(&mut self) {
         let held = std::mem::take(&mut self.proposals.held);
-        let entries = held.into_iter().filter(|entry| self.admit_forwarded(entry)).collect();
-        self.member.propose(entries);
+        self.append_forwarded(held);
+    }
+
+    /// Appends what is admitted of the others' proposals; of changes of the membership one at a time, the library drops a second.
+    fn append_forwarded(&mut self, entries: Vec<Entry>) {
+        let (mut admitted, mut changes) = (Vec::new(), false);
+        for entry in entries {
+            let is_change = entry.get_entry_type() != EntryType::EntryNormal;
+            if !(is_change && changes) && self.admit_forwarded(&entry) {
+                changes |= is_change;
+                admitted.push(entry);
+            }
+        }
+        let ids: Vec<_> = admitted.iter().filter_map(|entry| ProposalId::decode(&entry.context).ok()).collect();
+        if !self.member.propose(admitted) {
+            // One of them has made this member hand over. The senders ask again.
+            for ProposalId { member, run, seq, .. } in ids {
+                self.proposals.appended.remove(&(member, run, seq));
+            }
+        }
     }
 
     fn propose_unsent(&mut self) {
@@ -191,12 +209,19 @@ impl Driver {
             return;
         }
         let now = self.clock.monotonic();
-        let (mut entries, mut given, mut later, mut is_leaving) = (Vec::new(), Vec::new(), Vec::new(), false);
+        let (mut entries, mut given, mut later) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut is_leaving, mut changes) = (false, false);
         for seq in std::mem::take(&mut self.proposals.unsent) {
             let id = self.proposals.id(seq);
             let Some(waiting) = self.proposals.waiting.get(&seq) else { continue };
+            let is_change = matches!(&waiting.command, Command::Member(change) if conf_change(change).is_some());
+            if is_change && changes {
+                later.push(seq);
+                continue;
+            }
             match self.admit(&id, &waiting.command) {
                 Ok(Admission::Append) => {
+                    changes |= is_change;
                     entries.extend(entry_of(&id, &waiting.command, &waiting.body));
                     given.push(seq);
                     self.proposals.appended.insert((id.member, id.run, id.seq));
@@ -267,8 +292,7 @@ impl Driver {
             self.proposals.held.extend(entries.into_iter().take(room));
             return;
         }
-        let entries = entries.into_iter().filter(|entry| self.admit_forwarded(entry)).collect();
-        self.member.propose(entries);
+        self.append_forwarded(entries);
     }
 
     fn admit_forwarded(&mut self, entry: &Entry) -> bool {

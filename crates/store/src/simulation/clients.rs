@@ -74,6 +74,18 @@ enum What {
     Other { answer: Answer<Outcome> },
 }
 
+impl What {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Write { .. } => "write",
+            Self::Read { .. } => "read",
+            Self::Grant { .. } => "grant a lease",
+            Self::Renew { .. } => "renew a lease",
+            Self::Other { .. } => "delete or compact",
+        }
+    }
+}
+
 /// What came of one look at an answer.
 enum Look {
     Nothing,
@@ -101,7 +113,10 @@ impl Clients {
     pub(super) fn waits_long(&self, now: Duration) -> Option<String> {
         let most = NO_LEADER_MAX + Duration::from_secs(1);
         let long = |client: &&Client| client.waits.as_ref().is_some_and(|waits| now - waits.invoked > most);
-        self.list.iter().find(long).map(|client| format!("a client waits for member {}", client.member))
+        self.list.iter().find(long).map(|client| {
+            let what = client.waits.as_ref().map_or("", |waits| waits.what.kind());
+            format!("a client waits for member {} to {what}", client.member)
+        })
     }
 
     /// A lease that nobody has renewed for longer than it lives, although its leader has led for so long (`since`) as well.
