@@ -205,8 +205,8 @@ impl Message {
 }
 
 impl Field {
-    /// Whether JSON leaves out a zero time. Also one that OpenAPI says must be there (a condition's last transition), for which
-    /// upstream prints `null`: clients whose types follow OpenAPI, ours among them, cannot read that.
+    /// Whether JSON leaves out a zero time (or another zero struct). Also a time that OpenAPI says must be there (a condition's last
+    /// transition), for which upstream prints `null`.
     pub fn omits_zero_time(&self) -> bool {
         self.omit_zero || self.required && self.ty == Type::Time
     }

@@ -7,7 +7,7 @@ use futures::Stream;
 use store::{Kv as _, KvError};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::access::{Caller, Rights};
+use crate::access::Caller;
 use crate::member::{Member, bounded, count};
 use crate::proto::etcdserverpb::lease_server::Lease;
 use crate::proto::etcdserverpb::{
@@ -98,20 +98,12 @@ impl Lease for LeaseService {
         let ids = self.member.store.leases().await.map_err(|error| status_of(&error))?;
         if rights.is_limited() {
             for id in &ids {
-                check_keys(&self.member, &rights, *id).await?;
+                // Who sees a lease among others may read all its keys.
+                self.member.lease_keys(*id).await?.iter().try_for_each(|key| rights.check_read(key, None))?;
             }
         }
         let leases = ids.into_iter().map(|id| LeaseStatus { id }).collect();
         Ok(Response::new(LeaseLeasesResponse { header: Some(self.member.header_now()), leases }))
-    }
-}
-
-/// That the caller may see a lease among others: may read all its keys.
-async fn check_keys(member: &Member, rights: &Rights, id: i64) -> Result<(), Status> {
-    match bounded(member.store.lease_time_to_live(id)).await {
-        Ok(lease) => Ok(lease.keys.iter().try_for_each(|key| rights.check_read(key, None))?),
-        Err(KvError::LeaseNotFound { .. }) => Ok(()),
-        Err(error) => Err(status_of(&error)),
     }
 }
 

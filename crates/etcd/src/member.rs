@@ -219,15 +219,21 @@ impl Member {
         Err(OLD_AUTH_REVISION.into())
     }
 
-    /// That the caller may write all keys of a lease: whoever ends it deletes them. One that is not there has none.
+    /// That the caller may write all keys of a lease: whoever ends it deletes them.
     pub(crate) async fn check_lease(&self, rights: &Rights, lease: i64) -> Result<(), Status> {
         rights.check_known()?;
         if !rights.is_limited() {
             return Ok(());
         }
+        let keys = self.lease_keys(lease).await?;
+        Ok(keys.iter().try_for_each(|key| rights.check_write(key, None))?)
+    }
+
+    /// The keys of a lease. One that is not there has none.
+    pub(crate) async fn lease_keys(&self, lease: i64) -> Result<Vec<Bytes>, Status> {
         match bounded(self.store.lease_time_to_live(lease)).await {
-            Ok(lease) => Ok(lease.keys.iter().try_for_each(|key| rights.check_write(key, None))?),
-            Err(KvError::LeaseNotFound { .. }) => Ok(()),
+            Ok(lease) => Ok(lease.keys),
+            Err(KvError::LeaseNotFound { .. }) => Ok(Vec::new()),
             Err(error) => Err(status_of(&error)),
         }
     }

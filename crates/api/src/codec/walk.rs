@@ -163,7 +163,7 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
             return Ok(());
         }
         if end - first == 1 {
-            if (field.omit_zero || field.omits_zero_time()) && last == Wire::Bytes(&[]) {
+            if field.omits_zero_time() && last == Wire::Bytes(&[]) {
                 return Ok(());
             }
             self.sink.key(field.name);
