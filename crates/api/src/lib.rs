@@ -16,3 +16,4 @@ pub mod meta;
 pub mod quantity;
 pub mod schema;
 pub mod selector;
+pub mod zero_time;

@@ -205,12 +205,6 @@ impl Message {
 }
 
 impl Field {
-    /// Whether JSON leaves out a zero time (or another zero struct). Also a time that OpenAPI says must be there (a condition's last
-    /// transition), for which upstream prints `null`.
-    pub fn omits_zero_time(&self) -> bool {
-        self.omit_zero || self.required && self.ty == Type::Time
-    }
-
     /// JSON has this field's content in the outer object.
     pub fn is_inline(&self) -> bool {
         self.name.is_empty()

@@ -9,12 +9,14 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::StreamExt as _;
-use kube::Api;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client};
 use reconcile::{Cache, Change, Key, Object};
 use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
+
+use crate::readable::Readable;
 
 /// Changes that a stream may lag behind before it is told [`Observed::Lagged`].
 const CHANGES_MAX: usize = 4096;
@@ -41,19 +43,20 @@ struct Handlers<K> {
 }
 
 impl<K: Object> Informer<K> {
-    /// Starts to watch. `metadata.managedFields` is dropped from every object to save memory; a write that lacks it
+    /// Starts to watch all objects that `config` selects. `metadata.managedFields` is dropped from every object to save memory; a write that lacks it
     /// leaves it as it is.
-    pub fn spawn(api: Api<K>, config: watcher::Config) -> Arc<Self> {
-        Self::spawn_with(api, config, |object| object.metadata_mut().managed_fields = None)
+    pub fn spawn(client: Client, config: watcher::Config) -> Arc<Self> {
+        Self::spawn_with(client, config, |object| object.metadata_mut().managed_fields = None)
     }
 
     /// Starts to watch; `transform` may cut every object down before it is kept.
-    pub fn spawn_with(api: Api<K>, config: watcher::Config, transform: fn(&mut K)) -> Arc<Self> {
+    pub fn spawn_with(client: Client, config: watcher::Config, transform: fn(&mut K)) -> Arc<Self> {
         let (changes, _) = broadcast::channel(CHANGES_MAX);
         let handlers = Mutex::new(Handlers { on_change: Vec::new(), on_progress: Vec::new() });
         let shared = Arc::new(Shared { cache: Arc::new(Cache::default()), handlers, changes });
         let (mark_synced, synced) = watch::channel(false);
-        let task = tokio::spawn(run_watch(api, config, transform, shared.clone(), mark_synced)).abort_handle();
+        let task =
+            tokio::spawn(run_watch(Api::all(client), config, transform, shared.clone(), mark_synced)).abort_handle();
         Arc::new(Self { shared, synced, task })
     }
 
@@ -172,7 +175,7 @@ impl<K: Object> Shared<K> {
 }
 
 async fn run_watch<K: Object>(
-    api: Api<K>,
+    api: Api<Readable<K>>,
     config: watcher::Config,
     transform: fn(&mut K),
     shared: Arc<Shared<K>>,
@@ -183,7 +186,7 @@ async fn run_watch<K: Object>(
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Init) => listed.clear(),
-            Ok(Event::InitApply(mut object)) => {
+            Ok(Event::InitApply(Readable(mut object))) => {
                 transform(&mut object);
                 listed.push(object);
             }
@@ -192,11 +195,11 @@ async fn run_watch<K: Object>(
                 shared.take_in(|cache| cache.replace(objects));
                 mark_synced.send_replace(true);
             }
-            Ok(Event::Apply(mut object)) => {
+            Ok(Event::Apply(Readable(mut object))) => {
                 transform(&mut object);
                 shared.take_in(|cache| vec![cache.apply(object)]);
             }
-            Ok(Event::Delete(mut object)) => {
+            Ok(Event::Delete(Readable(mut object))) => {
                 transform(&mut object);
                 shared.take_in(|cache| vec![cache.delete(object)]);
             }

@@ -7,7 +7,7 @@ use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kube::{Api, Client};
+use kube::Client;
 use reconcile::Object;
 
 use crate::informer::Informer;
@@ -32,7 +32,7 @@ impl Informers {
         let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
         let known = started.get(&TypeId::of::<K>()).cloned().and_then(|informer| informer.downcast().ok());
         known.unwrap_or_else(|| {
-            let informer = Informer::<K>::spawn(Api::all(self.client.clone()), crate::WatchConfig::default());
+            let informer = Informer::<K>::spawn(self.client.clone(), crate::WatchConfig::default());
             started.insert(TypeId::of::<K>(), informer.clone());
             informer
         })

@@ -9,7 +9,7 @@
 //!
 //! Invariant [I4]: nothing here knows a particular controller; a controller is a row of a registry elsewhere.
 //!
-//! Reading order: [`connect`], [`informer`], [`informers`], [`recorder`], [`runner`], `wakeups`, [`apply`], [`everything`], [`leader`].
+//! Reading order: [`connect`], [`informer`], `readable`, [`informers`], [`recorder`], [`runner`], `wakeups`, [`apply`], [`everything`], [`leader`].
 #![forbid(unsafe_code)]
 
 pub mod apply;
@@ -18,6 +18,7 @@ pub mod everything;
 pub mod informer;
 pub mod informers;
 pub mod leader;
+mod readable;
 pub mod recorder;
 pub mod runner;
 mod wakeups;

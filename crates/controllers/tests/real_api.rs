@@ -74,7 +74,7 @@ async fn until<K: Object>(informer: &Informer<K>, what: &str, mut test: impl FnM
 }
 
 fn informer<K: Object>(client: &Client) -> Arc<Informer<K>> {
-    Informer::spawn(Api::all(client.clone()), WatchConfig::default())
+    Informer::spawn(client.clone(), WatchConfig::default())
 }
 
 /// Binds every pod to the node and makes it ready; ends those that are being deleted. A write that fails met a pod that

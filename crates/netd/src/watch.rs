@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use client::{Change, Informer, WatchConfig};
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::Api;
 use netplan::View;
 use tokio::sync::Notify;
 
@@ -51,9 +50,9 @@ impl Watches {
     pub fn spawn(client: &kube::Client) -> Self {
         let view = Arc::new(RwLock::new(View::default()));
         let dirty = Arc::new(Dirty::default());
-        let services: Arc<Informer<Service>> = Informer::spawn(Api::all(client.clone()), WatchConfig::default());
-        let slices: Arc<Informer<EndpointSlice>> = Informer::spawn(Api::all(client.clone()), WatchConfig::default());
-        let namespaces: Arc<Informer<Namespace>> = Informer::spawn(Api::all(client.clone()), WatchConfig::default());
+        let services: Arc<Informer<Service>> = Informer::spawn(client.clone(), WatchConfig::default());
+        let slices: Arc<Informer<EndpointSlice>> = Informer::spawn(client.clone(), WatchConfig::default());
+        let namespaces: Arc<Informer<Namespace>> = Informer::spawn(client.clone(), WatchConfig::default());
 
         let (to_view, to_dirty) = (view.clone(), dirty.clone());
         services.on_change(move |change| {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use base::Clock;
 use client::{EventRecorder, Informer};
 use k8s_openapi::api::core::v1::{Pod, Service};
-use kube::{Api, Client};
+use kube::Client;
 use podlife::NodeFacts;
 use podlife::dns::{Resolver, derive_resolver, parse_resolv_conf};
 use podlife::downward::RuntimeFacts;
@@ -189,7 +189,7 @@ fn build_context(config: NodeConfig, client: Client, clock: Arc<dyn Clock>, runt
     Context {
         images: Images::new(runtime.cri.clone()),
         recorder: PodRecorder::new(recorder),
-        services: Informer::spawn(Api::all(client.clone()), client::WatchConfig::default()),
+        services: Informer::spawn(client.clone(), client::WatchConfig::default()),
         runtime_name: runtime.name,
         runtime_version: runtime.version,
         cri: runtime.cri,

@@ -48,7 +48,7 @@ struct Shared {
 impl Pods {
     pub fn new(context: Arc<Context>) -> Self {
         let only = WatchConfig::default().fields(&format!("metadata.name={}", context.config.node_name));
-        let node = Informer::spawn(Api::all(context.client.clone()), only);
+        let node = Informer::spawn(context.client.clone(), only);
         let shared = Shared {
             context,
             workers: Mutex::new(HashMap::new()),
@@ -71,7 +71,7 @@ impl Pods {
     pub async fn run(&self) {
         let context = &self.shared.context;
         let config = WatchConfig::default().fields(&format!("spec.nodeName={}", context.config.node_name));
-        let informer = Informer::<Pod>::spawn(Api::all(context.client.clone()), config);
+        let informer = Informer::<Pod>::spawn(context.client.clone(), config);
         let mut changes = informer.changes();
         tokio::join!(informer.synced(), self.shared.node.synced());
         self.resync(&informer).await;

@@ -3,10 +3,9 @@
 //! Input: JSON values of the kind. Output: the same, passed through the struct. Each write decodes the object once,
 //! however many rules look at it. A value that does not fit the struct becomes a field error, never a panic.
 
-pub mod zero_time;
-
 use std::marker::PhantomData;
 
+use api::zero_time;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -140,7 +140,7 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
             return Ok(());
         }
         let skip = match field.ty {
-            Type::Time | Type::MicroTime => field.omits_zero_time(),
+            Type::Time | Type::MicroTime => field.omit_zero,
             Type::String | Type::Bool | Type::Int32 | Type::Int64 | Type::Double => field.omit_empty,
             _ => false,
         };
@@ -163,7 +163,7 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
             return Ok(());
         }
         if end - first == 1 {
-            if field.omits_zero_time() && last == Wire::Bytes(&[]) {
+            if field.omit_zero && last == Wire::Bytes(&[]) {
                 return Ok(());
             }
             self.sink.key(field.name);

@@ -86,8 +86,7 @@ async fn a_deployment_comes_rolls_and_goes() {
 async fn an_informer_follows_and_tells() {
     let api = SimulatedApi::new(World::new(base::Clock::now(&SystemClock::new())));
     api.with(|world| world.add(&deployment(1)));
-    let deployments = kube::Api::<Deployment>::all(client::in_process(api.clone()));
-    let informer = Informer::spawn(deployments, WatchConfig::default());
+    let informer = Informer::<Deployment>::spawn(client::in_process(api.clone()), WatchConfig::default());
     informer.synced().await;
     assert_eq!(informer.get("ns", "web").unwrap().spec.replicas, Some(1));
     let mut changes = informer.changes();

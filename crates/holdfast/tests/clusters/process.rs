@@ -13,8 +13,12 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// No process of a test lives longer.
 const LIFE: Duration = Duration::from_secs(400);
-/// For whatever a cluster has to come to by itself.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// For whatever a cluster has to come to by itself. Far more than it needs: what is tested is whether, not when.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+/// Of each process of a failed test.
+const LOG_LINES: usize = 60;
+/// An attempt that hangs is given up, and made anew.
+const ATTEMPT: Duration = Duration::from_secs(10);
 
 /// One test at a time: fifteen servers on one machine would measure each other.
 static TURN: Mutex<()> = Mutex::new(());
@@ -33,7 +37,20 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            print_logs(&self.0);
+        }
         std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+/// What the processes of a failed test said at last.
+fn print_logs(directory: &Path) {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+    for file in entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|kind| kind == "log")) {
+        let log = std::fs::read_to_string(&file).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        println!("--- {}\n{}", file.display(), lines[lines.len().saturating_sub(LOG_LINES)..].join("\n"));
     }
 }
 
@@ -117,7 +134,7 @@ pub async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> Option<
     let found = tokio::time::timeout(PATIENCE, async {
         loop {
             pause.tick().await;
-            if let Some(found) = attempt().await {
+            if let Ok(Some(found)) = tokio::time::timeout(ATTEMPT, attempt()).await {
                 return found;
             }
         }

@@ -1,5 +1,6 @@
 //! Event of the group `events.k8s.io`: strict at creation, only its series may change.
 
+use api::zero_time::is_zero;
 use k8s_openapi::api::events::v1::Event;
 
 use crate::defaults::text;
@@ -7,7 +8,6 @@ use crate::field::{Errors, Path};
 use crate::names::subdomain_name;
 use crate::strategy::{Shape, Write};
 use crate::typed::Rules;
-use crate::typed::zero_time::is_zero;
 use crate::validate::event::{EventWords, validate_event};
 use crate::validate::numbers::validate_immutable;
 

@@ -1,15 +1,42 @@
-//! The zero of times that the structs require: upstream's structs hold one, k8s-openapi's `Time` has none.
+//! The zero of times that OpenAPI requires: upstream's structs hold one and print `null`, the types of k8s-openapi, whose `Time` has
+//! no zero, take neither `null` nor nothing.
 //!
 //! Input: an object whose required times may be `null` or left out. Output: the same with the zero time there, and back.
 //! Invariant: what is stored and served never holds the zero as text.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::OnceLock;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use crate::schema::{self, MessageRef, Type};
+
 /// The zero of Go's time, as the structs read it.
 const ZERO: &str = "0001-01-01T00:00:00Z";
+
+/// Whether an object of this kind may hold such a time: others are spared the look.
+pub fn may_occur(group: &str, version: &str, kind: &str) -> bool {
+    static KINDS: OnceLock<HashSet<[&str; 3]>> = OnceLock::new();
+    let kinds = KINDS.get_or_init(|| {
+        let kinds = schema::messages().filter(|message| requires_time(*message, &mut HashSet::new()));
+        kinds
+            .map(MessageRef::get)
+            .map(|kind| [kind.package.group.unwrap_or_default(), kind.package.version, kind.name])
+            .collect()
+    });
+    kinds.contains(&[group, version, kind])
+}
+
+fn requires_time(message: MessageRef, seen: &mut HashSet<MessageRef>) -> bool {
+    seen.insert(message)
+        && message.get().fields.iter().any(|field| match field.ty {
+            Type::Time | Type::MicroTime => field.required,
+            Type::Message(inner) => requires_time(inner, seen),
+            _ => false,
+        })
+}
 
 /// `object` as the structs can read it.
 pub fn filled(object: &Value) -> Cow<'_, Value> {
@@ -86,6 +113,23 @@ mod tests {
         check(set.clone(), set);
         check(json!({"series": {"count": 2}}), json!({"series": {"count": 2, "lastObservedTime": ZERO}}));
         check(json!({"metadata": {}}), json!({"metadata": {}}));
+    }
+
+    /// What [`each_required`] names is what the schema has.
+    #[test]
+    fn no_other_kind_requires_a_time() {
+        let named = |short: &str| schema::message(short).unwrap();
+        let holders: Vec<_> = schema::messages()
+            .filter(|message| {
+                let is_required = |ty| move |field: &&schema::Field| field.required && field.ty == ty;
+                let fields = message.get().fields;
+                fields.iter().any(|field| is_required(Type::Time)(&field) || is_required(Type::MicroTime)(&field))
+            })
+            .collect();
+        // The time of an Event itself is optional in the structs.
+        assert_eq!(holders, [named("events/v1.Event"), named("events/v1.EventSeries"), named("meta/v1.Condition")]);
+        assert!(may_occur("", "v1", "Service") && may_occur("policy", "v1", "PodDisruptionBudget"));
+        assert!(!may_occur("", "v1", "Pod") && !may_occur("example.com", "v1", "Unknown"));
     }
 
     #[test]
