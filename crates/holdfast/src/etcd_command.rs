@@ -14,6 +14,7 @@ use clap::{ArgAction, Args};
 use etcd::{EtcdServer, Settings};
 use peers::{Inbox, Network, PeerTls};
 use store::{Config, RealDisk, Store};
+use tokio::signal::unix::SignalKind;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -121,7 +122,7 @@ pub fn run(args: &EtcdArgs) -> CommandResult {
     let runtime = run::runtime("etcd", std::thread::available_parallelism().map_or(2, usize::from))?;
     // Heartbeats are not behind what clients ask.
     let peer_runtime = run::runtime("peers", 2)?;
-    runtime.block_on(async {
+    let ended: Result<SignalKind, Box<dyn std::error::Error>> = runtime.block_on(async {
         // The ports first: if another process holds them, the store is not touched.
         let bound = addresses.bind().await?;
         let network = Network::new(peer_runtime.handle().clone(), peer_tls.clone());
@@ -146,22 +147,25 @@ pub fn run(args: &EtcdArgs) -> CommandResult {
             info!("ready to serve client requests");
         });
         info!("started: member {member:x} of cluster {cluster:x}");
-        let failed = tokio::select! {
-            () = wait_for_signal() => None,
-            reason = store.failed() => Some(format!("the store failed: {reason}")),
-            reason = network.expelled() => Some(format!("{reason}; this member has nothing left to do")),
+        let ended = tokio::select! {
+            signal = wait_for_signal() => Ok(signal),
+            reason = store.failed() => Err(format!("the store failed: {reason}")),
+            reason = network.expelled() => Err(format!("{reason}; this member has nothing left to do")),
         };
         stop.cancel();
         store.close();
         network.stop();
-        match failed {
-            None => Ok(()),
-            Some(reason) => {
-                error!("{reason}");
-                Err(reason.into())
-            }
-        }
-    })
+        Ok(ended.inspect_err(|reason| error!("{reason}"))?)
+    });
+    end_by(ended?)
+}
+
+/// As etcd does: whoever started it sees which signal ended it, but for the first process of a container, which must not be gone by one.
+fn end_by(signal: SignalKind) -> CommandResult {
+    if std::process::id() == 1 {
+        return Ok(());
+    }
+    Ok(signal_hook::low_level::emulate_default_handler(signal.as_raw_value())?)
 }
 
 /// Where to listen, by flag.

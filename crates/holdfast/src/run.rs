@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -96,7 +97,7 @@ async fn wait_for_end(plane: &ControlPlane) -> CommandResult {
             info!("restarting on another store");
             Ok(())
         }
-        () = wait_for_signal() => Ok(()),
+        _ = wait_for_signal() => Ok(()),
         reason = plane.lost() => Err(reason.as_ref().into()),
     }
 }
@@ -174,18 +175,18 @@ fn is_ready(node: &Node) -> bool {
     conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
-/// Until SIGTERM or SIGINT.
-pub async fn wait_for_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
+/// Until SIGTERM or SIGINT; which one it was.
+pub async fn wait_for_signal() -> SignalKind {
     let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
         error!("signals cannot be received; end this process with SIGKILL");
         return std::future::pending().await;
     };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
+    let kind = tokio::select! {
+        _ = term.recv() => SignalKind::terminate(),
+        _ = int.recv() => SignalKind::interrupt(),
+    };
     info!("stopping");
+    kind
 }
 
 /// Components first, then the API server and its store. The first runtime is the API server's.

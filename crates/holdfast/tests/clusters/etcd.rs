@@ -1,6 +1,7 @@
 //! Three members of `holdfast etcd` lose their leader by a kill, grow by one and shrink again; and a right that one of them takes away
 //! is gone on all.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use etcd::proto::etcdserverpb::cluster_client::ClusterClient;
 use etcd::proto::etcdserverpb::kv_client::KvClient;
 use etcd::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use etcd::proto::etcdserverpb::{self as pb};
+use rustix::process::Signal;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
 
@@ -96,6 +98,9 @@ async fn three_members_lose_their_leader_and_grow_and_shrink() {
     running[leader] = Some(members[leader].start(&cluster, "new"));
     eventually("catching up", async || (members[leader].count(true).await? == 100).then_some(())).await;
     grow_and_shrink(&place, &members).await;
+    let ended = running[third].take().unwrap().end_by_term();
+    assert_eq!(ended.signal(), Some(Signal::TERM.as_raw()), "as an etcd, it ends by the signal that ended it");
+    assert_eq!(eventually("a read without the one that ended", async || members[other].count(false).await).await, 100);
 }
 
 async fn grow_and_shrink(place: &Place, members: &[Member; 3]) {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -91,10 +91,15 @@ impl Running {
         self
     }
 
+    /// Asks it to end in order, and waits until it has, with success.
+    pub fn terminate(self) {
+        assert!(self.end_by_term().success(), "it ended with an error");
+    }
+
     /// Asks it to end in order, and waits until it has.
-    pub fn terminate(mut self) {
+    pub fn end_by_term(mut self) -> ExitStatus {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
-        assert!(self.wait(), "it ended with an error");
+        self.child.wait().unwrap()
     }
 
     /// Waits until it ends by itself; whether that was a success.
