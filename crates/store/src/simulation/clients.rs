@@ -90,6 +90,8 @@ impl What {
 enum Look {
     Nothing,
     Over,
+    /// The member can't serve: its client tries another one.
+    Failed,
 }
 
 impl Clients {
@@ -107,6 +109,11 @@ impl Clients {
 
     pub(super) fn expect_speed(&mut self, now: Duration, limit: Option<Duration>) {
         self.speed = limit.map(|limit| (now, limit));
+    }
+
+    /// Where the clients are, for a report.
+    pub(super) fn members(&self) -> Vec<u64> {
+        self.list.iter().map(|client| client.member).collect()
     }
 
     /// Whether somebody waits for longer than it takes to be told that there is no leader.
@@ -235,7 +242,7 @@ impl Clients {
             }
             match client.look(&mut waits, running, now, (oracle, figures))? {
                 Look::Nothing => client.waits = Some(waits),
-                Look::Over => {
+                over => {
                     if let What::Grant { id, .. } | What::Renew { id, .. } = waits.what {
                         self.wanted.entry(id).and_modify(|(_, wanted)| *wanted = now);
                     }
@@ -246,7 +253,7 @@ impl Clients {
                     };
                     client.next = now + Duration::from_millis(pace);
                     // Now and then a client goes to another member.
-                    if self.purpose != Purpose::Steady && self.rng.below(20) == 0 {
+                    if self.purpose != Purpose::Steady && self.rng.below(20) == 0 || matches!(over, Look::Failed) {
                         client.member = 0;
                     }
                 }
@@ -275,21 +282,25 @@ impl Client {
                         oracle.done(Done { invoked, returned: now, ..done });
                     }
                     Ok(_) => return Err("an answer of the wrong kind".into()),
-                    Err(KvError::Stopped { .. } | KvError::Unavailable { .. }) => figures.unknown += 1,
+                    Err(KvError::Stopped { .. } | KvError::Unavailable { .. }) => {
+                        figures.unknown += 1;
+                        return Ok(Look::Failed);
+                    }
                     Err(_) => oracle.refused(value.clone().unwrap_or_default()),
                 }
             }
             What::Read { key, answer } => {
                 let Some(result) = taken(answer) else { return Ok(Look::Nothing) };
-                if result.is_ok() {
-                    figures.reads += 1;
-                    let state = running.published.state.load();
-                    let kv = state.newest(key).cloned();
-                    self.known.insert(key.clone(), kv.as_ref().map_or(0, |kv| kv.mod_revision));
-                    let (revision, value) = (state.revision, kv.map(|kv| kv.value.clone()));
-                    let (key, returned) = (key.clone(), now);
-                    oracle.done(Done { invoked, returned, revision, is_write: false, key, value, compared: None });
+                if result.is_err() {
+                    return Ok(Look::Failed);
                 }
+                figures.reads += 1;
+                let state = running.published.state.load();
+                let kv = state.newest(key).cloned();
+                self.known.insert(key.clone(), kv.as_ref().map_or(0, |kv| kv.mod_revision));
+                let (revision, value) = (state.revision, kv.map(|kv| kv.value.clone()));
+                let (key, returned) = (key.clone(), now);
+                oracle.done(Done { invoked, returned, revision, is_write: false, key, value, compared: None });
             }
             What::Grant { id, ttl, answer } => {
                 let Some(result) = taken(answer) else { return Ok(Look::Nothing) };

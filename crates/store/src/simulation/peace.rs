@@ -65,7 +65,7 @@ impl World {
         }
         let (writes, reads) = (self.figures.writes - before.writes, self.figures.reads - before.reads);
         if writes < 20 || reads < 10 {
-            return Some(format!("only {writes} writes and {reads} reads"));
+            return Some(format!("only {writes} writes and {reads} reads by clients of {:?}", self.clients.members()));
         }
         let seen = |id| self.nodes.get(&id).map(|node| node.running.as_ref().map_or(0, |running| running.seen_index));
         let behind = newest.cluster.list().into_iter().find_map(|member| {
