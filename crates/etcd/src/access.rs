@@ -84,7 +84,7 @@ impl Caller {
 
 enum Tokens {
     Simple(SimpleTokens),
-    Jwt(JwtTokens),
+    Jwt(Box<JwtTokens>),
 }
 
 /// The access control of one server.
@@ -104,7 +104,7 @@ impl AccessControl {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, JwtSettingsError> {
         let tokens = match &settings.jwt {
-            Some(jwt) => Tokens::Jwt(JwtTokens::new(jwt, clock)?),
+            Some(jwt) => Tokens::Jwt(Box::new(JwtTokens::new(jwt, clock)?)),
             None => Tokens::Simple(SimpleTokens::new(clock, settings.token_time_to_live)),
         };
         let rules = RwLock::new(Arc::new(Rules::of(&store.policy())));

@@ -1,10 +1,11 @@
-//! TLS as every part of the project speaks it: one cryptography, PEM texts, and peers of whom no name is asked.
+//! TLS as every part of the project speaks it: one cryptography, PEM texts, signed tokens, and peers of whom no name is asked.
 //!
 //! Not here: files themselves, certificates of our own (`apiserver/pki`), who may do what.
 
 #![forbid(unsafe_code)]
 
 mod any_peer;
+pub mod jws;
 pub mod pem;
 
 use std::sync::Arc;

@@ -1,23 +1,17 @@
 //! Compact JSON web tokens, signed with ECDSA P-256 (ES256) or, where the key is one of kubeadm's, RSA (RS256); RFC 7515 and 7518.
 //!
-//! In: claims as bytes and a key. Out: token text; or, from text, the verified claims.
+//! In: claims as bytes and a key. Out: token text; or, from text, the verified claims. How tokens are signed: [`tls::jws`].
 //!
 //! Invariant: only the algorithm of our own key with its own key id is ever accepted; nothing in the token chooses the
 //! algorithm. Time and meaning of the claims are for the caller.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
-use aws_lc_rs::error::{KeyRejected, Unspecified};
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa;
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_2048_8192_SHA256,
-    RSA_PKCS1_SHA256, UnparsedPublicKey, VerificationAlgorithm,
-};
+use aws_lc_rs::error::KeyRejected;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
+use tls::jws::{self, Algorithm, Token, VerifyingKey};
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
@@ -41,14 +35,10 @@ pub enum JwtError {
     Signature,
 }
 
-enum Pair {
-    P256(EcdsaKeyPair),
-    Rsa(rsa::KeyPair),
-}
-
 /// Signs and verifies with one key.
 pub struct SigningKey {
-    pair: Pair,
+    key: jws::SigningKey,
+    verifying: VerifyingKey,
     /// SubjectPublicKeyInfo, DER.
     spki: Vec<u8>,
     key_id: String,
@@ -58,10 +48,10 @@ impl SigningKey {
     /// A PEM of PKCS#8, PKCS#1 (`openssl genrsa` of old, kubeadm) or SEC 1 (`openssl ecparam`).
     pub fn from_pem(pem: &str) -> Result<Self, JwtError> {
         let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(JwtError::KeyPem)?;
-        let pair = Pair::from_der(&der).map_err(JwtError::Key)?;
-        let spki = pair.spki().map_err(|_opaque| JwtError::Public)?.as_ref().to_vec();
+        let key = parse_key(&der).map_err(JwtError::Key)?;
+        let spki = key.public_der().map_err(|_opaque| JwtError::Public)?;
         let key_id = BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, &spki));
-        Ok(Self { pair, spki, key_id })
+        Ok(Self { verifying: key.verifying(), key, spki, key_id })
     }
 
     /// Upstream's rule: base64url of the SHA-256 of the public key's DER form.
@@ -71,33 +61,21 @@ impl SigningKey {
 
     /// Its name in tokens and in the issuer's metadata.
     pub fn algorithm(&self) -> &'static str {
-        match self.pair {
-            Pair::P256(_) => "ES256",
-            Pair::Rsa(_) => "RS256",
-        }
+        self.key.algorithm().name()
     }
 
     pub fn sign(&self, claims: &[u8]) -> Result<String, JwtError> {
-        let header = json!({"alg": self.algorithm(), "kid": self.key_id}).to_string();
-        let signed = format!("{}.{}", BASE64_URL_SAFE_NO_PAD.encode(header), BASE64_URL_SAFE_NO_PAD.encode(claims));
-        let signature = self.pair.sign(signed.as_bytes())?;
-        Ok(format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature)))
+        let header = json!({"alg": self.algorithm(), "kid": self.key_id});
+        self.key.sign(&header, claims).map_err(|_opaque| JwtError::Sign)
     }
 
     /// The claims of a token that this key signed.
     pub fn verify(&self, token: &str) -> Result<Vec<u8>, JwtError> {
-        let (signed, signature) = token.rsplit_once('.').ok_or(JwtError::Malformed)?;
-        let (header, claims) = signed.split_once('.').ok_or(JwtError::Malformed)?;
-        let decode = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_invalid| JwtError::Malformed);
-        let header: Value = serde_json::from_slice(&decode(header)?).map_err(|_invalid| JwtError::Malformed)?;
-        if header["alg"] != self.algorithm() || header["kid"] != self.key_id.as_str() {
+        let token = Token::parse(token).ok_or(JwtError::Malformed)?;
+        if token.header["alg"] != self.algorithm() || token.header["kid"] != self.key_id.as_str() {
             return Err(JwtError::ForeignKey);
         }
-        let (algorithm, key) = self.pair.verification();
-        UnparsedPublicKey::new(algorithm, key)
-            .verify(signed.as_bytes(), &decode(signature)?)
-            .map_err(|_opaque| JwtError::Signature)?;
-        decode(claims)
+        if self.verifying.has_signed(&token) { Ok(token.claims) } else { Err(JwtError::Signature) }
     }
 
     /// The public key as a JSON web key.
@@ -121,53 +99,21 @@ impl SigningKey {
     }
 }
 
-impl Pair {
-    fn from_der(der: &PrivateKeyDer<'_>) -> Result<Self, KeyRejected> {
-        let curve = &ECDSA_P256_SHA256_FIXED_SIGNING;
-        let bytes = der.secret_der();
-        let rsa = match der {
-            PrivateKeyDer::Sec1(_) => return EcdsaKeyPair::from_private_key_der(curve, bytes).map(Self::P256),
-            PrivateKeyDer::Pkcs1(_) => rsa::KeyPair::from_der(bytes)?,
-            _ => match EcdsaKeyPair::from_pkcs8(curve, bytes) {
-                Ok(pair) => return Ok(Self::P256(pair)),
-                Err(_not_this_curve) => rsa::KeyPair::from_pkcs8(bytes)?,
-            },
-        };
-        Ok(Self::Rsa(rsa))
-    }
-
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, JwtError> {
-        let random = SystemRandom::new();
-        match self {
-            Self::P256(pair) => pair.sign(&random, message).map(|signature| signature.as_ref().to_vec()),
-            Self::Rsa(pair) => {
-                let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).map(|()| signature)
-            }
-        }
-        .map_err(|_opaque| JwtError::Sign)
-    }
-
-    /// How a signature is verified, with the public key in the form that this takes.
-    fn verification(&self) -> (&'static dyn VerificationAlgorithm, &[u8]) {
-        match self {
-            Self::P256(pair) => (&ECDSA_P256_SHA256_FIXED, pair.public_key().as_ref()),
-            Self::Rsa(pair) => (&RSA_PKCS1_2048_8192_SHA256, pair.public_key().as_ref()),
-        }
-    }
-
-    fn spki(&self) -> Result<PublicKeyX509Der<'_>, Unspecified> {
-        match self {
-            Self::P256(pair) => pair.public_key().as_der(),
-            Self::Rsa(pair) => pair.public_key().as_der(),
-        }
+fn parse_key(der: &PrivateKeyDer<'_>) -> Result<jws::SigningKey, KeyRejected> {
+    let key = |algorithm| jws::SigningKey::from_der(algorithm, der);
+    match der {
+        PrivateKeyDer::Sec1(_) => key(Algorithm::ES256),
+        PrivateKeyDer::Pkcs1(_) => key(Algorithm::RS256),
+        _ => key(Algorithm::ES256).or_else(|_not_this_curve| key(Algorithm::RS256)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aws_lc_rs::encoding::{EcPrivateKeyRfc5915Der, Pkcs8V1Der};
+    use aws_lc_rs::encoding::{AsDer, EcPrivateKeyRfc5915Der, Pkcs8V1Der};
+    use aws_lc_rs::rsa;
+    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 
     /// What comes before the key itself in the PKCS#8 form of an RSA key of 2048 bits.
     const PKCS8_HEAD: usize = 26;

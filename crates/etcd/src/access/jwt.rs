@@ -1,20 +1,16 @@
-//! Tokens as signed JSON (`--auth-token jwt,...`): RFC 7515 and 7518, with etcd's claims `username`, `revision` and `exp`.
+//! Tokens as signed JSON (`--auth-token jwt,...`, [`tls::jws`]), with etcd's claims `username`, `revision` and `exp`.
 //!
-//! Invariant: the configured algorithm alone is accepted; nothing in a token chooses it. A member with the public key alone
-//! checks tokens and makes none. A token is of the rules of its revision: once they change, its user must ask for another.
+//! Invariant: the configured algorithm alone is accepted. A member with the public key alone checks tokens and makes none. A token is of the rules of its revision: once they change, its user must ask for another.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::error::{KeyRejected, Unspecified};
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{self as sign, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
-use aws_lc_rs::{hmac, rsa};
+use aws_lc_rs::error::KeyRejected;
 use base::{Clock, SystemClock};
-use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, SubjectPublicKeyInfoDer};
 use serde_json::{Value, json};
+use tls::jws::{Algorithm, SigningKey, Token, VerifyingKey};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// etcd's default.
@@ -61,24 +57,12 @@ pub enum JwtSettingsError {
     Mismatch,
 }
 
-enum Private {
-    Secret,
-    Rsa(rsa::KeyPair, &'static dyn sign::RsaEncoding),
-    Ecdsa(EcdsaKeyPair),
-    Ed25519(Ed25519KeyPair),
-}
-
-enum Public {
-    Secret(Box<hmac::Key>),
-    Key(&'static dyn sign::VerificationAlgorithm, Vec<u8>),
-}
-
 /// Makes and checks tokens.
 pub(crate) struct JwtTokens {
     clock: Arc<dyn Clock>,
-    method: String,
-    private: Option<Private>,
-    public: Public,
+    algorithm: Algorithm,
+    signing: Option<SigningKey>,
+    verifying: VerifyingKey,
     time_to_live: Duration,
 }
 
@@ -89,117 +73,41 @@ pub(crate) struct Claims {
     pub(crate) revision: u64,
 }
 
-/// The algorithm of a name.
-enum Method {
-    Hmac(hmac::Algorithm),
-    Rsa(&'static dyn sign::RsaEncoding, &'static dyn sign::VerificationAlgorithm),
-    Ecdsa(&'static sign::EcdsaSigningAlgorithm, &'static dyn sign::VerificationAlgorithm),
-    Ed25519,
-}
-
-impl Method {
-    fn parse(name: &str) -> Option<Self> {
-        Some(match name {
-            "HS256" => Self::Hmac(hmac::HMAC_SHA256),
-            "HS384" => Self::Hmac(hmac::HMAC_SHA384),
-            "HS512" => Self::Hmac(hmac::HMAC_SHA512),
-            "RS256" => Self::Rsa(&sign::RSA_PKCS1_SHA256, &sign::RSA_PKCS1_2048_8192_SHA256),
-            "RS384" => Self::Rsa(&sign::RSA_PKCS1_SHA384, &sign::RSA_PKCS1_2048_8192_SHA384),
-            "RS512" => Self::Rsa(&sign::RSA_PKCS1_SHA512, &sign::RSA_PKCS1_2048_8192_SHA512),
-            "PS256" => Self::Rsa(&sign::RSA_PSS_SHA256, &sign::RSA_PSS_2048_8192_SHA256),
-            "PS384" => Self::Rsa(&sign::RSA_PSS_SHA384, &sign::RSA_PSS_2048_8192_SHA384),
-            "PS512" => Self::Rsa(&sign::RSA_PSS_SHA512, &sign::RSA_PSS_2048_8192_SHA512),
-            "ES256" => Self::Ecdsa(&sign::ECDSA_P256_SHA256_FIXED_SIGNING, &sign::ECDSA_P256_SHA256_FIXED),
-            "ES384" => Self::Ecdsa(&sign::ECDSA_P384_SHA384_FIXED_SIGNING, &sign::ECDSA_P384_SHA384_FIXED),
-            "ES512" => Self::Ecdsa(&sign::ECDSA_P521_SHA512_FIXED_SIGNING, &sign::ECDSA_P521_SHA512_FIXED),
-            "EdDSA" => Self::Ed25519,
-            _ => return None,
-        })
-    }
-
-    /// How signatures are checked; `None` for secrets.
-    fn verification(&self) -> Option<&'static dyn sign::VerificationAlgorithm> {
-        match self {
-            Self::Hmac(_) => None,
-            Self::Rsa(_, verification) | Self::Ecdsa(_, verification) => Some(*verification),
-            Self::Ed25519 => Some(&sign::ED25519),
-        }
-    }
-
-    fn private(&self, der: &PrivateKeyDer<'_>) -> Result<Private, KeyRejected> {
-        let bytes = der.secret_der();
-        match (self, der) {
-            (Self::Hmac(_), _) => Ok(Private::Secret),
-            (Self::Rsa(encoding, _), PrivateKeyDer::Pkcs1(_)) => {
-                rsa::KeyPair::from_der(bytes).map(|pair| Private::Rsa(pair, *encoding))
-            }
-            (Self::Rsa(encoding, _), _) => rsa::KeyPair::from_pkcs8(bytes).map(|pair| Private::Rsa(pair, *encoding)),
-            (Self::Ecdsa(algorithm, _), PrivateKeyDer::Sec1(_)) => {
-                EcdsaKeyPair::from_private_key_der(algorithm, bytes).map(Private::Ecdsa)
-            }
-            (Self::Ecdsa(algorithm, _), _) => EcdsaKeyPair::from_pkcs8(algorithm, bytes).map(Private::Ecdsa),
-            (Self::Ed25519, _) => Ed25519KeyPair::from_pkcs8_maybe_unchecked(bytes).map(Private::Ed25519),
-        }
-    }
-}
-
-impl Private {
-    fn public_key(&self) -> &[u8] {
-        match self {
-            Self::Secret => &[],
-            Self::Rsa(pair, _) => pair.public_key().as_ref(),
-            Self::Ecdsa(pair) => pair.public_key().as_ref(),
-            Self::Ed25519(pair) => pair.public_key().as_ref(),
-        }
-    }
-}
-
 impl JwtTokens {
     pub(crate) fn new(settings: &JwtSettings, clock: Arc<dyn Clock>) -> Result<Self, JwtSettingsError> {
-        let name = settings.method.clone();
-        let method = Method::parse(&name).ok_or_else(|| JwtSettingsError::Method(name.clone()))?;
+        let name = &settings.method;
+        let algorithm = Algorithm::named(name).ok_or_else(|| JwtSettingsError::Method(name.clone()))?;
         let time_to_live = settings.time_to_live.unwrap_or(TIME_TO_LIVE);
-        let no_key = || JwtSettingsError::NoKey(name.clone());
-        if let Method::Hmac(algorithm) = method {
-            let secret = settings.private_key.as_ref().filter(|secret| !secret.is_empty()).ok_or_else(no_key)?;
-            let public = Public::Secret(Box::new(hmac::Key::new(algorithm, secret)));
-            return Ok(Self { clock, method: name, private: Some(Private::Secret), public, time_to_live });
-        }
-        let verification = method.verification().ok_or_else(no_key)?;
-        let private = settings.private_key.as_deref().map(|pem| parse_private(&method, &name, pem)).transpose()?;
-        let given = settings.public_key.as_deref().map(parse_public).transpose()?;
-        let own = private.as_ref().map(|private| private.public_key().to_vec());
-        let public = Public::Key(verification, given.or(own).ok_or_else(no_key)?);
-        let tokens = Self { clock, method: name, private, public, time_to_live };
+        let private = settings.private_key.as_deref().filter(|key| !key.is_empty());
+        let signing = private.map(|key| parse_private(algorithm, key)).transpose()?;
+        let public = settings.public_key.as_deref().filter(|_| !algorithm.is_of_secrets());
+        let given = public.map(parse_public).transpose()?.map(|key| VerifyingKey::of_public(algorithm, key));
+        let own = signing.as_ref().map(SigningKey::verifying);
+        let verifying = given.or(own).ok_or_else(|| JwtSettingsError::NoKey(name.clone()))?;
+        let tokens = Self { clock, algorithm, signing, verifying, time_to_live };
         // Keys of one pair understand each other.
-        match tokens.signature(b"") {
-            Some(probe) if !tokens.is_signed(b"", &probe) => Err(JwtSettingsError::Mismatch),
-            _ => Ok(tokens),
+        let probe = tokens.assign("", 0);
+        let is_foreign = |probe: Token<'_>| !tokens.verifying.has_signed(&probe);
+        if probe.as_deref().and_then(Token::parse).is_some_and(is_foreign) {
+            return Err(JwtSettingsError::Mismatch);
         }
+        Ok(tokens)
     }
 
     /// A token for a user; `None`: this member has no key for making them.
     pub(crate) fn assign(&self, user: &str, revision: u64) -> Option<String> {
+        let signing = self.signing.as_ref()?;
         let expires = self.now_seconds() + self.time_to_live.as_secs() as i64;
-        let header = json!({"alg": self.method, "typ": "JWT"}).to_string();
+        let header = json!({"alg": self.algorithm.name(), "typ": "JWT"});
         let claims = json!({"username": user, "revision": revision, "exp": expires}).to_string();
-        let encode = |text: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(text);
-        let signed = format!("{}.{}", encode(header.as_bytes()), encode(claims.as_bytes()));
-        let signature = self.signature(signed.as_bytes())?;
-        Some(format!("{signed}.{}", encode(&signature)))
+        let signed = signing.sign(&header, claims.as_bytes());
+        signed.inspect_err(|error| tracing::error!(%error, "a token was not signed")).ok()
     }
 
     /// The claims of a token, if it is valid.
     pub(crate) fn verify(&self, token: &str) -> Option<Claims> {
-        let (signed, signature) = token.rsplit_once('.')?;
-        let (header, claims) = signed.split_once('.')?;
-        let decode = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).ok();
-        let parse = |text: &str| serde_json::from_slice::<Value>(&decode(text)?).ok();
-        let (header, signature) = (parse(header)?, decode(signature)?);
-        if header["alg"] != self.method.as_str() || !self.is_signed(signed.as_bytes(), &signature) {
-            return None;
-        }
-        let claims = parse(claims)?;
+        let token = Token::parse(token).filter(|token| self.verifying.has_signed(token))?;
+        let claims: Value = serde_json::from_slice(&token.claims).ok()?;
         let now = self.now_seconds() as f64;
         let time = |name: &str| claims.get(name).map(|time| time.as_f64().unwrap_or(f64::NAN));
         let is_now = time("exp").is_none_or(|end| now < end) && time("nbf").is_none_or(|start| now >= start);
@@ -207,37 +115,20 @@ impl JwtTokens {
         is_now.then_some(Claims { user, revision })
     }
 
-    fn signature(&self, message: &[u8]) -> Option<Vec<u8>> {
-        let random = SystemRandom::new();
-        let signed = match (self.private.as_ref()?, &self.public) {
-            (Private::Rsa(pair, encoding), _) => {
-                let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(*encoding, &random, message, &mut signature).map(|()| signature)
-            }
-            (Private::Ecdsa(pair), _) => pair.sign(&random, message).map(|signature| signature.as_ref().to_vec()),
-            (Private::Ed25519(pair), _) => Ok(pair.sign(message).as_ref().to_vec()),
-            (Private::Secret, Public::Secret(key)) => Ok(hmac::sign(key, message).as_ref().to_vec()),
-            (Private::Secret, Public::Key(..)) => Err(Unspecified),
-        };
-        signed.inspect_err(|error| tracing::error!(%error, "a token was not signed")).ok()
-    }
-
-    fn is_signed(&self, message: &[u8], signature: &[u8]) -> bool {
-        match &self.public {
-            Public::Secret(key) => hmac::verify(key, message, signature).is_ok(),
-            Public::Key(algorithm, key) => UnparsedPublicKey::new(*algorithm, key).verify(message, signature).is_ok(),
-        }
-    }
-
     fn now_seconds(&self) -> i64 {
         self.clock.now().as_second()
     }
 }
 
-fn parse_private(method: &Method, name: &str, pem: &[u8]) -> Result<Private, JwtSettingsError> {
-    let der =
-        PrivateKeyDer::from_pem_slice(pem).map_err(|source| JwtSettingsError::Pem { which: "priv-key", source })?;
-    method.private(&der).map_err(|source| JwtSettingsError::Private { method: name.to_owned(), source })
+/// `key`: PEM, or the secret itself.
+fn parse_private(algorithm: Algorithm, key: &[u8]) -> Result<SigningKey, JwtSettingsError> {
+    let der = if algorithm.is_of_secrets() {
+        PrivateKeyDer::Pkcs8(key.into())
+    } else {
+        PrivateKeyDer::from_pem_slice(key).map_err(|source| JwtSettingsError::Pem { which: "priv-key", source })?
+    };
+    let rejected = |source| JwtSettingsError::Private { method: algorithm.name().to_owned(), source };
+    SigningKey::from_der(algorithm, &der).map_err(rejected)
 }
 
 /// A public key, or the one in a certificate.
@@ -256,8 +147,10 @@ fn parse_public(pem: &[u8]) -> Result<Vec<u8>, JwtSettingsError> {
 #[cfg(test)]
 mod tests {
     use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der, PublicKeyX509Der};
+    use aws_lc_rs::rsa;
+    use aws_lc_rs::signature::{self as sign, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
     use base::ManualClock;
-    use base64::prelude::BASE64_STANDARD;
+    use base64::prelude::{BASE64_STANDARD, Engine as _};
     use jiff::Timestamp;
 
     use super::*;
@@ -274,16 +167,18 @@ mod tests {
             let public: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
             (pem("PRIVATE KEY", pair.to_pkcs8v1().unwrap().as_ref()), pem("PUBLIC KEY", public.as_ref()))
         };
-        match Method::parse(method).unwrap() {
-            Method::Hmac(_) => (Some(b"a secret".to_vec()), None),
-            Method::Ecdsa(algorithm, _) => ecdsa(algorithm),
-            Method::Rsa(..) => {
+        match method {
+            "HS512" => (Some(b"a secret".to_vec()), None),
+            "ES256" => ecdsa(&sign::ECDSA_P256_SHA256_FIXED_SIGNING),
+            "ES384" => ecdsa(&sign::ECDSA_P384_SHA384_FIXED_SIGNING),
+            "ES512" => ecdsa(&sign::ECDSA_P521_SHA512_FIXED_SIGNING),
+            "RS256" | "PS384" => {
                 let pair = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).unwrap();
                 let private: Pkcs8V1Der<'_> = pair.as_der().unwrap();
                 let public: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
                 (pem("PRIVATE KEY", private.as_ref()), pem("PUBLIC KEY", public.as_ref()))
             }
-            Method::Ed25519 => {
+            _ => {
                 let pair = Ed25519KeyPair::generate().unwrap();
                 let public: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
                 (pem("PRIVATE KEY", pair.to_pkcs8v1().unwrap().as_ref()), pem("PUBLIC KEY", public.as_ref()))
