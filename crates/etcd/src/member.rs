@@ -258,7 +258,7 @@ impl Member {
     /// this member's name and client URLs. Before that, what it has may be old, or nothing.
     pub(crate) async fn publish(&self) {
         while let Err(error) = self.try_publish().await {
-            tracing::debug!(%error, "this member's name is not published yet");
+            tracing::warn!(%error, "this member has not joined in yet and serves no clients; trying again");
             tokio::time::sleep(PUBLISH_AGAIN).await;
         }
     }
