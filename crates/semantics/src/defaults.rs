@@ -5,7 +5,7 @@
 //! (a pointer in the API's own types) only a missing one is.
 
 pub mod claim;
-mod disabled;
+pub(crate) mod disabled;
 pub mod pod_spec;
 pub mod volume;
 

@@ -121,8 +121,8 @@ pub enum Shown {
 }
 
 impl Shown {
-    /// `fields` in upstream's order.
-    pub fn of_struct(fields: &[(&str, Value)]) -> Self {
+    /// `fields` in upstream's order, each written as JSON.
+    pub fn of_struct(fields: &[(&str, impl fmt::Display)]) -> Self {
         let fields: Vec<String> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
         Self::Struct(format!("{{{}}}", fields.join(",")))
     }
@@ -206,13 +206,13 @@ impl Errors {
     }
 
     /// `fields` are those of upstream's internal struct, in its order.
-    pub fn invalid_struct(&mut self, field: Path, fields: &[(&str, Value)], detail: impl Into<String>) {
+    pub fn invalid_struct(&mut self, field: Path, fields: &[(&str, impl fmt::Display)], detail: impl Into<String>) {
         let bad_value = Some(Shown::of_struct(fields));
         self.push(FieldError { field: field.0, kind: ErrorKind::Invalid, detail: detail.into(), bad_value });
     }
 
     /// As [`Self::invalid_struct`], for one that is there twice.
-    pub fn duplicate_struct(&mut self, field: Path, fields: &[(&str, Value)]) {
+    pub fn duplicate_struct(&mut self, field: Path, fields: &[(&str, impl fmt::Display)]) {
         let bad_value = Some(Shown::of_struct(fields));
         self.push(FieldError { field: field.0, kind: ErrorKind::Duplicate, detail: String::new(), bad_value });
     }
@@ -252,9 +252,13 @@ impl Errors {
 
     /// `supported` is listed in the order given; upstream's lists are sorted.
     pub fn not_supported(&mut self, field: Path, value: impl Into<Value>, supported: &[&str]) {
-        let quoted = supported.iter().map(|s| quote(s)).collect::<Vec<_>>().join(", ");
-        let detail = if supported.is_empty() { String::new() } else { format!("supported values: {quoted}") };
-        self.add(field, ErrorKind::NotSupported, detail, Some(value.into()));
+        self.add(field, ErrorKind::NotSupported, supported_detail(supported), Some(value.into()));
+    }
+
+    /// As [`Self::invalid_struct`], for one that is none of `supported`.
+    pub fn not_supported_struct(&mut self, field: Path, fields: &[(&str, impl fmt::Display)], supported: &[&str]) {
+        let (kind, detail) = (ErrorKind::NotSupported, supported_detail(supported));
+        self.push(FieldError { field: field.0, kind, detail, bad_value: Some(Shown::of_struct(fields)) });
     }
 
     pub fn too_long(&mut self, field: Path, bytes_max: usize) {
@@ -275,6 +279,11 @@ impl Errors {
         let bad_value = bad_value.map(Shown::Json);
         self.0.push(FieldError { field: field.0, kind, detail: detail.into(), bad_value });
     }
+}
+
+fn supported_detail(supported: &[&str]) -> String {
+    let quoted = supported.iter().map(|s| quote(s)).collect::<Vec<_>>().join(", ");
+    if supported.is_empty() { String::new() } else { format!("supported values: {quoted}") }
 }
 
 impl IntoIterator for Errors {

@@ -9,6 +9,7 @@
 //! and k8s-openapi structs inside a kind's rules. Time and ids are arguments.
 #![forbid(unsafe_code)]
 
+mod absent_selector;
 pub mod amount;
 pub mod apply;
 #[cfg(test)]

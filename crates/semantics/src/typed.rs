@@ -6,10 +6,13 @@
 use std::marker::PhantomData;
 
 use api::zero_time;
+use k8s_openapi::api::core::v1::PodSpec;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::absent_selector;
+use crate::defaults::disabled::drop_disabled;
 use crate::field::{Errors, Path};
 use crate::strategy::{Context, Shape, Strategy, Subresource, Write, common_reset_fields};
 
@@ -17,9 +20,16 @@ use crate::strategy::{Context, Shape, Strategy, Subresource, Write, common_reset
 pub trait Rules: Send + Sync + 'static {
     type Object: Serialize + DeserializeOwned + Send + Sync;
     const SHAPE: Shape;
+    /// True if the struct requires a `spec.selector` that clients may leave out: see [`absent_selector`].
+    const SELECTOR_MAY_LACK: bool = false;
 
     /// Fills what the client left out. Idempotent.
     fn default(_object: &mut Self::Object) {}
+
+    /// The spec of a pod within the object, if the kind has one.
+    fn pod_spec(_object: &mut Self::Object) -> Option<&mut PodSpec> {
+        None
+    }
 
     /// Sets what the server decides at creation. Status and generation are handled by `SHAPE`.
     fn prepare_create(_context: &Context, _object: &mut Self::Object) {}
@@ -75,14 +85,15 @@ impl<R: Rules> Strategy for Typed<R> {
     fn default(&self, object: &mut Value) -> Result<(), String> {
         let mut typed = decode::<R>(object)?;
         R::default(&mut typed);
-        *object = to_value(&typed)?;
+        *object = to_value::<R>(&typed)?;
         Ok(())
     }
 
     fn create(&self, context: &Context, object: &mut Value) -> Result<Vec<String>, Errors> {
         let mut typed = decode::<R>(object).map_err(misfit)?;
+        R::pod_spec(&mut typed).map(drop_disabled);
         R::prepare_create(context, &mut typed);
-        *object = encode(&typed)?;
+        *object = to_value::<R>(&typed).map_err(misfit)?;
         let mut errors = Errors::new();
         R::validate(&typed, &mut errors);
         R::validate_create(&typed, &mut errors);
@@ -92,8 +103,9 @@ impl<R: Rules> Strategy for Typed<R> {
     fn update(&self, write: &Write<'_>, object: &mut Value, old: &Value) -> Result<Vec<String>, Errors> {
         let mut typed = decode::<R>(object).map_err(misfit)?;
         let old = decode::<R>(old).map_err(misfit)?;
+        R::pod_spec(&mut typed).map(drop_disabled);
         R::prepare_update(write, &mut typed, &old);
-        *object = encode(&typed)?;
+        *object = to_value::<R>(&typed).map_err(misfit)?;
         let mut errors = Errors::new();
         if write.sub == Subresource::Main {
             R::validate(&typed, &mut errors);
@@ -112,14 +124,26 @@ impl<R: Rules> Strategy for Typed<R> {
 }
 
 fn decode<R: Rules>(object: &Value) -> Result<R::Object, String> {
-    R::Object::deserialize(&*zero_time::filled(object)).map_err(|e| e.to_string())
+    let mut filled = zero_time::filled(object);
+    if R::SELECTOR_MAY_LACK {
+        filled = absent_selector::marked(filled);
+    }
+    R::Object::deserialize(&*filled).map_err(|e| e.to_string())
 }
 
 pub fn encode<T: Serialize>(object: &T) -> Result<Value, Errors> {
-    to_value(object).map_err(misfit)
+    written(object).map_err(misfit)
 }
 
-fn to_value<T: Serialize>(object: &T) -> Result<Value, String> {
+fn to_value<R: Rules>(object: &R::Object) -> Result<Value, String> {
+    let mut value = written(object)?;
+    if R::SELECTOR_MAY_LACK {
+        absent_selector::clear(&mut value);
+    }
+    Ok(value)
+}
+
+fn written<T: Serialize>(object: &T) -> Result<Value, String> {
     let mut value = serde_json::to_value(object).map_err(|e| e.to_string())?;
     zero_time::clear(&mut value);
     Ok(value)

@@ -10,6 +10,7 @@ pub mod pod;
 pub mod ports;
 pub mod replicas;
 pub mod resources;
+pub mod rollout;
 pub(crate) mod signer;
 pub mod template;
 pub(crate) mod volume_source;

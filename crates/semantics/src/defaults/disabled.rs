@@ -1,5 +1,7 @@
 //! Fields of a pod spec whose features are off in this version: they are dropped, as upstream drops them.
 //!
+//! That is when a write is prepared, later than its managed fields are noted: who set such a field is told that it owns it.
+//!
 //! The features are alpha: users of atomically written files, modes of empty directories, stop signals, TLS of gRPC
 //! probes, scheduling groups, eviction responders.
 

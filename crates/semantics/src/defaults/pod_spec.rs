@@ -8,7 +8,6 @@ use k8s_openapi::api::core::v1::{
     ObjectFieldSelector, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
 };
 
-use super::disabled::drop_disabled;
 use super::volume::default_volume;
 use super::{fill, fill_number, fill_text, text};
 use crate::image::default_pull_policy;
@@ -20,7 +19,6 @@ pub fn default_template(template: &mut PodTemplateSpec) {
 }
 
 pub fn default_pod_spec(spec: &mut PodSpec) {
-    drop_disabled(spec);
     for volume in spec.volumes.iter_mut().flatten() {
         default_volume(volume);
     }

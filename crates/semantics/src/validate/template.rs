@@ -9,7 +9,7 @@ use super::numbers::validate_immutable;
 use super::pod::validate_pod_spec;
 use crate::defaults::text;
 use crate::field::{Errors, Path};
-use crate::label_selector;
+use crate::{absent_selector, label_selector};
 
 /// What every template must satisfy.
 pub fn validate_template(template: &PodTemplateSpec, path: &Path, errors: &mut Errors) {
@@ -51,7 +51,7 @@ pub struct SelectorOwner {
 pub const DEPLOYMENT: SelectorOwner = SelectorOwner { name: "deployment", unusable: Some("invalid label selector") };
 
 /// The selector of a workload: present, valid, not empty, and matching the template's labels. True if it can be used, so
-/// that the template is worth a look. The struct has no absent selector: one without any part counts as left out.
+/// that the template is worth a look. How the struct tells an absent one: [`crate::absent_selector`].
 pub fn validate_selector(
     selector: &LabelSelector,
     template: &PodTemplateSpec,
@@ -60,7 +60,7 @@ pub fn validate_selector(
     errors: &mut Errors,
 ) -> bool {
     let selector_path = path.child("selector");
-    let absent = *selector == LabelSelector::default();
+    let absent = absent_selector::is_absent(selector);
     let before = errors.len();
     validate_label_selector(Some(selector), &selector_path, errors);
     let usable = errors.len() == before;
@@ -88,5 +88,9 @@ pub fn validate_selector_unchanged(selector: &LabelSelector, old: &LabelSelector
 }
 
 fn selector_json(selector: &LabelSelector) -> Value {
-    if *selector == LabelSelector::default() { Value::Null } else { json!(selector) }
+    match selector {
+        absent if absent_selector::is_absent(absent) => Value::Null,
+        empty if label_selector::is_empty(empty) => json!({}),
+        parts => json!(parts),
+    }
 }

@@ -3,6 +3,7 @@
 use k8s_openapi::api::apps::v1::{
     DaemonSet, DaemonSetSpec, DaemonSetStatus, DaemonSetUpdateStrategy, RollingUpdateDaemonSet,
 };
+use k8s_openapi::api::core::v1::PodSpec;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::defaults::pod_spec::default_template;
@@ -15,6 +16,7 @@ use crate::validate::numbers::{
     int_or_percent_value, int_or_string_json, validate_count, validate_int_or_percent, validate_percent_at_most_100,
 };
 use crate::validate::replicas::{validate_collisions, validate_counts, widen};
+use crate::validate::rollout::{strategy_fields, surging};
 use crate::validate::template::{
     SelectorOwner, validate_running_template, validate_selector, validate_selector_unchanged,
 };
@@ -27,6 +29,7 @@ pub struct DaemonSetRules;
 
 impl Rules for DaemonSetRules {
     type Object = DaemonSet;
+    const SELECTOR_MAY_LACK: bool = true;
     const SHAPE: Shape = Shape::new(subdomain_name).generation(Generation::Spec).with_status();
 
     fn default(object: &mut DaemonSet) {
@@ -37,9 +40,18 @@ impl Rules for DaemonSetRules {
         if text(&strategy.type_) == "RollingUpdate" {
             let rolling = strategy.rolling_update.get_or_insert_default();
             fill(&mut rolling.max_unavailable, IntOrString::Int(1));
+        }
+        if let Some(rolling) = &mut strategy.rolling_update {
+            fill(&mut rolling.max_unavailable, IntOrString::Int(0));
             fill(&mut rolling.max_surge, IntOrString::Int(0));
         }
         fill(&mut spec.revision_history_limit, 10);
+        let count = template_generation(object);
+        set_template_generation(object, count);
+    }
+
+    fn pod_spec(object: &mut DaemonSet) -> Option<&mut PodSpec> {
+        object.spec.template.spec.as_mut()
     }
 
     fn prepare_create(_context: &Context, object: &mut DaemonSet) {
@@ -85,10 +97,8 @@ fn template_generation(object: &DaemonSet) -> i64 {
 }
 
 fn set_template_generation(object: &mut DaemonSet, count: i64) {
-    if count > 0 {
-        let annotations = object.metadata.annotations.get_or_insert_default();
-        annotations.insert(TEMPLATE_GENERATION.to_owned(), count.to_string());
-    }
+    let annotations = object.metadata.annotations.get_or_insert_default();
+    annotations.insert(TEMPLATE_GENERATION.to_owned(), count.to_string());
 }
 
 fn validate_status(status: &DaemonSetStatus, errors: &mut Errors) {
@@ -132,8 +142,9 @@ fn validate_strategy(strategy: &DaemonSetUpdateStrategy, path: &Path, errors: &m
         ("RollingUpdate", None) => errors.required(path.child("rollingUpdate"), ""),
         ("RollingUpdate", Some(rolling)) => validate_rolling(rolling, &path.child("rollingUpdate"), errors),
         _ => {
-            let value = serde_json::to_value(strategy).unwrap_or_default();
-            errors.not_supported(path.clone(), value, &["RollingUpdate", "OnDelete"]);
+            let rolling = strategy.rolling_update.as_ref().map(|r| surging(&r.max_unavailable, &r.max_surge));
+            let fields = strategy_fields(text(&strategy.type_), rolling);
+            errors.not_supported_struct(path.clone(), &fields, &["RollingUpdate", "OnDelete"]);
         }
     }
 }

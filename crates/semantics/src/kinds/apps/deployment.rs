@@ -1,6 +1,7 @@
 //! Deployment: rolling update of a quarter at a time unless told otherwise; the selector never changes.
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStatus, DeploymentStrategy};
+use k8s_openapi::api::core::v1::PodSpec;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::defaults::pod_spec::default_template;
@@ -13,6 +14,7 @@ use crate::validate::numbers::{
     int_or_percent_value, int_or_string_json, validate_count, validate_int_or_percent, validate_percent_at_most_100,
 };
 use crate::validate::replicas::{validate_available, validate_collisions, validate_counts, validate_parts, widen};
+use crate::validate::rollout::{strategy_fields, surging};
 use crate::validate::template::{
     DEPLOYMENT, validate_running_template, validate_selector, validate_selector_unchanged,
 };
@@ -24,6 +26,7 @@ pub struct DeploymentRules;
 
 impl Rules for DeploymentRules {
     type Object = Deployment;
+    const SELECTOR_MAY_LACK: bool = true;
     const SHAPE: Shape = Shape::new(subdomain_name)
         .generation(Generation::SpecOrAnnotations)
         .with_status()
@@ -36,6 +39,10 @@ impl Rules for DeploymentRules {
         default_strategy(spec.strategy.get_or_insert_default());
         fill(&mut spec.revision_history_limit, 10);
         fill(&mut spec.progress_deadline_seconds, 600);
+    }
+
+    fn pod_spec(object: &mut Deployment) -> Option<&mut PodSpec> {
+        object.spec.template.spec.as_mut()
     }
 
     fn validate_create(object: &Deployment, errors: &mut Errors) {
@@ -112,8 +119,9 @@ fn validate_strategy(strategy: &DeploymentStrategy, path: &Path, errors: &mut Er
         }
         ("RollingUpdate", None) => errors.required(rolling_path, "this should be defaulted and never be nil"),
         _ => {
-            let value = serde_json::to_value(strategy).unwrap_or_default();
-            errors.not_supported(path.clone(), value, &["Recreate", "RollingUpdate"]);
+            let rolling = strategy.rolling_update.as_ref().map(|r| surging(&r.max_unavailable, &r.max_surge));
+            let fields = strategy_fields(text(&strategy.type_), rolling);
+            errors.not_supported_struct(path.clone(), &fields, &["Recreate", "RollingUpdate"]);
         }
     }
 }
@@ -175,6 +183,37 @@ mod tests {
             deployment("y"),
             deployment("x"),
             "spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"y\"}}: field is immutable",
+        );
+    }
+
+    #[test]
+    fn a_selector_without_parts_is_not_an_absent_one() {
+        let refusal = |selector: Value| {
+            let mut object = deployment("x");
+            object["spec"]["selector"] = selector;
+            run_create("apps", "v1", "Deployment", object).err().unwrap_or_default()
+        };
+        let empty = "spec.selector: Invalid value: {}: empty selector is invalid for deployment";
+        assert_eq!(refusal(json!({})), empty);
+        assert_eq!(refusal(json!({"matchLabels": {}, "matchExpressions": []})), empty);
+        let absent = "[spec.selector: Required value, spec.template.metadata.labels: Invalid value: {\"a\":\"x\"}: \
+                      `selector` does not match template `labels`]";
+        assert_eq!(refusal(Value::Null), absent);
+    }
+
+    #[test]
+    fn an_unknown_strategy_is_shown_as_upstream_holds_it() {
+        let check = |strategy: Value, shown: &str| {
+            let mut object = deployment("x");
+            object["spec"]["strategy"] = strategy;
+            let expect =
+                format!("spec.strategy: Unsupported value: {shown}: supported values: \"Recreate\", \"RollingUpdate\"");
+            check_create("apps", "v1", "Deployment", object, &expect);
+        };
+        check(json!({"type": "X"}), r#"{"Type":"X","RollingUpdate":null}"#);
+        check(
+            json!({"type": "X", "rollingUpdate": {"maxSurge": "5%"}}),
+            r#"{"Type":"X","RollingUpdate":{"MaxUnavailable":0,"MaxSurge":"5%"}}"#,
         );
     }
 

@@ -1,6 +1,7 @@
 //! ReplicaSet: one replica by default; the selector never changes.
 
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetSpec};
+use k8s_openapi::api::core::v1::PodSpec;
 
 use crate::defaults::fill;
 use crate::defaults::pod_spec::default_template;
@@ -19,12 +20,17 @@ pub struct ReplicaSetRules;
 
 impl Rules for ReplicaSetRules {
     type Object = ReplicaSet;
+    const SELECTOR_MAY_LACK: bool = true;
     const SHAPE: Shape = Shape::new(subdomain_name).generation(Generation::Spec).with_status();
 
     fn default(object: &mut ReplicaSet) {
         let spec = &mut object.spec;
         fill(&mut spec.replicas, 1);
         default_template(spec.template.get_or_insert_default());
+    }
+
+    fn pod_spec(object: &mut ReplicaSet) -> Option<&mut PodSpec> {
+        object.spec.template.as_mut()?.spec.as_mut()
     }
 
     fn validate_create(object: &ReplicaSet, errors: &mut Errors) {

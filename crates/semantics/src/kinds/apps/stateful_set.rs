@@ -1,14 +1,14 @@
 //! StatefulSet: ordered, claims retained by default; only replicas, template, strategies and ordinals may change.
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetStatus, StatefulSetUpdateStrategy};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaimVolumeSource, PodTemplateSpec, Volume};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaimVolumeSource, PodSpec, PodTemplateSpec, Volume};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::json;
 
 use crate::defaults::claim::default_claim;
 use crate::defaults::pod_spec::default_template;
 use crate::defaults::{fill, fill_text, text};
-use crate::field::{Errors, Path};
+use crate::field::{Errors, Path, Shown};
 use crate::names::{dns1123_label, label_name};
 use crate::strategy::{Generation, Shape, Subresource, Write};
 use crate::typed::Rules;
@@ -17,6 +17,7 @@ use crate::validate::numbers::{
     int_or_percent_value, validate_count, validate_immutable, validate_int_or_percent, validate_percent_at_most_100,
 };
 use crate::validate::replicas::{validate_available, validate_collisions, validate_counts, validate_parts, widen};
+use crate::validate::rollout::{ordered, strategy_fields};
 use crate::validate::template::{
     SelectorOwner, validate_running_template, validate_selector, validate_selector_unchanged,
 };
@@ -30,6 +31,7 @@ pub struct StatefulSetRules;
 
 impl Rules for StatefulSetRules {
     type Object = StatefulSet;
+    const SELECTOR_MAY_LACK: bool = true;
     const SHAPE: Shape = Shape::new(label_name).generation(Generation::Spec).with_status();
 
     fn default(object: &mut StatefulSet) {
@@ -46,6 +48,10 @@ impl Rules for StatefulSetRules {
         fill_text(&mut retention.when_scaled, "Retain");
         fill(&mut spec.replicas, 1);
         fill(&mut spec.revision_history_limit, 10);
+    }
+
+    fn pod_spec(object: &mut StatefulSet) -> Option<&mut PodSpec> {
+        object.spec.template.spec.as_mut()
     }
 
     fn validate_create(object: &StatefulSet, errors: &mut Errors) {
@@ -179,8 +185,8 @@ fn validate_strategy(strategy: &StatefulSetUpdateStrategy, path: &Path, errors: 
     match (text(&strategy.type_), &strategy.rolling_update) {
         ("", _) => errors.required(path.clone(), ""),
         ("OnDelete", Some(rolling)) => {
-            let value = serde_json::to_value(rolling).unwrap_or_default();
-            errors.invalid(rolling_path, value, "only allowed for updateStrategy 'RollingUpdate'");
+            let fields = ordered(rolling.partition, &rolling.max_unavailable);
+            errors.invalid_struct(rolling_path, &fields, "only allowed for updateStrategy 'RollingUpdate'");
         }
         ("OnDelete", None) | ("RollingUpdate", None) => {}
         ("RollingUpdate", Some(rolling)) => {
@@ -194,9 +200,10 @@ fn validate_strategy(strategy: &StatefulSetUpdateStrategy, path: &Path, errors: 
                 validate_percent_at_most_100(unavailable, &path, errors);
             }
         }
-        _ => {
-            let value = serde_json::to_value(strategy).unwrap_or_default();
-            errors.invalid(path.clone(), value, "must be 'RollingUpdate' or 'OnDelete'");
+        (_, rolling) => {
+            let rolling = rolling.as_ref().map(|r| Shown::of_struct(&ordered(r.partition, &r.max_unavailable)));
+            let fields = strategy_fields(text(&strategy.type_), rolling);
+            errors.invalid_struct(path.clone(), &fields, "must be 'RollingUpdate' or 'OnDelete'");
         }
     }
 }

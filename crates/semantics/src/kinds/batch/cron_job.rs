@@ -1,6 +1,7 @@
 //! CronJob: a schedule and a job template.
 
 use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec};
+use k8s_openapi::api::core::v1::PodSpec;
 
 use super::job::{default_job_template_spec, validate_job_spec};
 use crate::defaults::{fill, fill_text, text};
@@ -26,6 +27,10 @@ impl Rules for CronJobRules {
         fill(&mut spec.successful_jobs_history_limit, 3);
         fill(&mut spec.failed_jobs_history_limit, 1);
         default_job_template_spec(spec.job_template.spec.get_or_insert_default());
+    }
+
+    fn pod_spec(object: &mut CronJob) -> Option<&mut PodSpec> {
+        object.spec.job_template.spec.as_mut()?.template.spec.as_mut()
     }
 
     fn validate_create(object: &CronJob, errors: &mut Errors) {

@@ -3,6 +3,7 @@
 mod validation;
 
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
+use k8s_openapi::api::core::v1::PodSpec;
 
 use crate::defaults::fill;
 use crate::defaults::pod_spec::default_template;
@@ -42,6 +43,10 @@ impl Rules for JobRules {
         if object.metadata.labels.as_ref().is_none_or(std::collections::BTreeMap::is_empty) {
             object.metadata.labels = labels;
         }
+    }
+
+    fn pod_spec(object: &mut Job) -> Option<&mut PodSpec> {
+        object.spec.as_mut()?.template.spec.as_mut()
     }
 
     fn prepare_create(_context: &Context, object: &mut Job) {

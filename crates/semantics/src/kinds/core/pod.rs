@@ -44,6 +44,10 @@ impl Rules for PodRules {
         }
     }
 
+    fn pod_spec(object: &mut Pod) -> Option<&mut PodSpec> {
+        object.spec.as_mut()
+    }
+
     fn prepare_create(context: &Context, object: &mut Pod) {
         let labels = object.metadata.labels.clone().unwrap_or_default();
         let status = object.status.get_or_insert_default();

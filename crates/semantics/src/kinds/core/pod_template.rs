@@ -1,6 +1,6 @@
 //! PodTemplate: a stored template.
 
-use k8s_openapi::api::core::v1::PodTemplate;
+use k8s_openapi::api::core::v1::{PodSpec, PodTemplate};
 
 use crate::defaults::pod_spec::default_template;
 use crate::field::{Errors, Path};
@@ -18,6 +18,10 @@ impl Rules for PodTemplateRules {
 
     fn default(object: &mut PodTemplate) {
         default_template(object.template.get_or_insert_default());
+    }
+
+    fn pod_spec(object: &mut PodTemplate) -> Option<&mut PodSpec> {
+        object.template.as_mut()?.spec.as_mut()
     }
 
     fn validate(object: &PodTemplate, errors: &mut Errors) {

@@ -1,6 +1,6 @@
 //! ReplicationController: selector and labels default to the template's labels.
 
-use k8s_openapi::api::core::v1::ReplicationController;
+use k8s_openapi::api::core::v1::{PodSpec, ReplicationController};
 use serde_json::json;
 
 use crate::defaults::fill;
@@ -34,6 +34,10 @@ impl Rules for ReplicationControllerRules {
                 }
             }
         }
+    }
+
+    fn pod_spec(object: &mut ReplicationController) -> Option<&mut PodSpec> {
+        object.spec.as_mut()?.template.as_mut()?.spec.as_mut()
     }
 
     fn validate(object: &ReplicationController, errors: &mut Errors) {
