@@ -190,8 +190,8 @@ pub trait Review: Send + Sync {
 
 /// Issues bound service-account tokens: `create serviceaccounts/token`.
 pub trait TokenIssuer: Send + Sync {
-    /// `account` is the stored ServiceAccount, `request` the decoded authentication.k8s.io/v1 TokenRequest; the answer is the
-    /// TokenRequest with `status.token` and `status.expirationTimestamp`.
+    /// `account` is the stored ServiceAccount, `request` the decoded authentication.k8s.io/v1 TokenRequest, its
+    /// `spec.expirationSeconds` set; the answer is the TokenRequest with `status.token` and `status.expirationTimestamp`.
     fn issue<'a>(
         &'a self,
         account: &'a Value,

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::error::ApiError;
 use crate::request::Query;
 use crate::rest::Call;
+use crate::rest::body::Expected;
 
 fn writer<'a>(call: &'a Call, manager: &'a str, sub: Subresource) -> Writer<'a> {
     Writer {
@@ -42,6 +43,14 @@ pub fn track_review(object: &mut Value, kind: &Kind, manager: &str, now: Timesta
         message: Some(kind.message),
         reset: Vec::new(),
     };
+    semantics::apply::track(&writer, object, None);
+}
+
+/// As [`track_review`], for a question that is asked at a subresource, with its own kind.
+pub fn track_asked(call: &Call, object: &mut Value, asked: Expected<'_>) {
+    let manager = call.field_manager();
+    let (api_version, message) = (asked.api_version, asked.message);
+    let writer = Writer { api_version, message, reset: Vec::new(), ..writer(call, &manager, Subresource::Main) };
     semantics::apply::track(&writer, object, None);
 }
 

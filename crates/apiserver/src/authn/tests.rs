@@ -39,7 +39,10 @@ impl Lab {
         Self { objects, clock, tokens }
     }
 
-    async fn issue(&self, spec: Value) -> Result<Value, ApiError> {
+    async fn issue(&self, mut spec: Value) -> Result<Value, ApiError> {
+        if spec["expirationSeconds"].is_null() {
+            spec["expirationSeconds"] = json!(3600);
+        }
         self.tokens.issue(&account("robot"), json!({"spec": spec}), &*self.objects).await
     }
 
@@ -171,7 +174,7 @@ async fn token_requests_with_bad_input() {
     let got = lab.issue(json!({})).await.unwrap();
     assert_eq!(got["spec"], json!({"audiences": [ISSUER], "expirationSeconds": 3600, "boundObjectRef": null}));
     assert_eq!(got["status"]["expirationTimestamp"], "2026-11-25T01:00:00Z");
-    let other = json!({"metadata": {"name": "other"}, "spec": {}});
+    let other = json!({"metadata": {"name": "other"}, "spec": {"expirationSeconds": 3600}});
     let refused = lab.tokens.issue(&account("robot"), other, &*lab.objects).await.unwrap_err();
     let expect = "TokenRequest.authentication.k8s.io \"robot\" is invalid: metadata.name: Invalid value: \"other\": must match the service account name if specified";
     assert_eq!((refused.code, refused.message.as_str()), (422, expect));

@@ -14,7 +14,6 @@ use crate::chain::TokenIssuer;
 use crate::error::ApiError;
 use crate::reader::Reader;
 
-const SECONDS_DEFAULT: i64 = 3600;
 const SECONDS_MIN: i64 = 600;
 const SECONDS_MAX: i64 = 1 << 32;
 /// What the projected volume of every pod asks for; the odd number marks it.
@@ -28,9 +27,6 @@ impl ServiceAccountTokens {
         fill_metadata(&mut request, name, namespace, uid)?;
         if strings(&request["spec"]["audiences"]).is_empty() {
             request["spec"]["audiences"] = json!(self.default_audiences());
-        }
-        if request["spec"]["expirationSeconds"].is_null() {
-            request["spec"]["expirationSeconds"] = SECONDS_DEFAULT.into();
         }
         let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or_default();
         validate(seconds, &request["spec"]["attestations"])?;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::fixture::{CONFIG_MAPS, Fixture, config_map, version};
+use crate::fixture::{CONFIG_MAPS, Fixture, PODS, config_map, pod, version};
 
 const MERGE: &str = "application/merge-patch+json";
 const JSON: &str = "application/json-patch+json";
@@ -97,4 +97,15 @@ async fn apply_creates_merges_and_refuses_what_others_own() {
     let updated = f.patch(&path, MERGE, &json!({"data": {"w": "x"}})).await.expect(200);
     let managers = updated["metadata"]["managedFields"].as_array().unwrap();
     assert!(managers.iter().any(|m| m["operation"] == "Update"), "{managers:?}");
+}
+
+#[tokio::test]
+async fn a_field_whose_feature_is_off_is_owned_and_not_kept() {
+    let f = Fixture::new().await;
+    let mut object = pod("p");
+    object["spec"]["schedulingGroup"] = json!({"podGroupName": "g"});
+    let made = f.post(PODS, &object).await.expect(201);
+    assert_eq!(made["spec"].get("schedulingGroup"), None);
+    let owned = &made["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:schedulingGroup"];
+    assert_eq!(*owned, json!({".": {}, "f:podGroupName": {}}));
 }

@@ -1,5 +1,10 @@
 //! Status, scale, binding, eviction.
 
+use std::sync::Arc;
+
+use apiserver::chain::TokenIssuer;
+use apiserver::{ApiError, ApiServerConfig, Reader};
+use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, PODS, pod};
@@ -97,4 +102,32 @@ async fn versions_and_health_answer() {
     let verbose = f.get("/readyz?verbose").await;
     assert!(String::from_utf8_lossy(&verbose.bytes).ends_with("readyz check passed\n"));
     assert!(String::from_utf8_lossy(&f.get("/metrics").await.bytes).contains("apiserver_request_total"));
+}
+
+/// Answers what it is asked, without a token.
+struct Echo;
+
+impl TokenIssuer for Echo {
+    fn issue<'a>(
+        &'a self,
+        _account: &'a Value,
+        request: Value,
+        _reader: &'a dyn Reader,
+    ) -> BoxFuture<'a, Result<Value, ApiError>> {
+        Box::pin(async move { Ok(request) })
+    }
+}
+
+#[tokio::test]
+async fn a_token_request_says_who_asked() {
+    let config = ApiServerConfig { token_issuer: Some(Arc::new(Echo)), ..ApiServerConfig::default() };
+    let f = Fixture::with(config).await;
+    f.post("/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "a"}})).await.expect(201);
+    let path = "/api/v1/namespaces/default/serviceaccounts/a/token?fieldManager=me";
+    let answer = f.post(path, &json!({"spec": {}})).await.expect(201);
+    assert_eq!(answer["spec"], json!({"expirationSeconds": 3600}));
+    let entry = &answer["metadata"]["managedFields"][0];
+    let owner = [&entry["manager"], &entry["apiVersion"], &entry["subresource"]];
+    assert_eq!(owner, ["me", "authentication.k8s.io/v1", "token"]);
+    assert_eq!(entry["fieldsV1"], json!({"f:spec": {"f:expirationSeconds": {}}}));
 }
