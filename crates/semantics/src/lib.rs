@@ -31,6 +31,7 @@ pub mod printed;
 pub mod qos;
 pub mod quota;
 pub mod resources;
+mod security_annotations;
 pub mod semantic_eq;
 pub mod strategy;
 pub mod taints;

@@ -45,6 +45,11 @@ pub trait Rules: Send + Sync + 'static {
 
     fn validate_update(_write: &Write<'_>, _object: &Self::Object, _old: &Self::Object, _errors: &mut Errors) {}
 
+    /// Warnings about a new object that has not been prepared, ahead of the others.
+    fn warnings_as_sent(_object: &Self::Object) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Warnings for the client; `old` is absent at creation.
     fn warnings(_object: &Self::Object, _old: Option<&Self::Object>) -> Vec<String> {
         Vec::new()
@@ -92,12 +97,17 @@ impl<R: Rules> Strategy for Typed<R> {
     fn create(&self, context: &Context, object: &mut Value) -> Result<Vec<String>, Errors> {
         let mut typed = decode::<R>(object).map_err(misfit)?;
         R::pod_spec(&mut typed).map(drop_disabled);
+        let mut warnings = R::warnings_as_sent(&typed);
         R::prepare_create(context, &mut typed);
         *object = to_value::<R>(&typed).map_err(misfit)?;
         let mut errors = Errors::new();
         R::validate(&typed, &mut errors);
         R::validate_create(&typed, &mut errors);
-        if errors.is_empty() { Ok(R::warnings(&typed, None)) } else { Err(errors) }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        warnings.extend(R::warnings(&typed, None));
+        Ok(warnings)
     }
 
     fn update(&self, write: &Write<'_>, object: &mut Value, old: &Value) -> Result<Vec<String>, Errors> {

@@ -3,6 +3,7 @@
 //! `validate_pod_spec` is what pods and templates share, `validate_pod` adds what only a pod must satisfy. Rules on what
 //! may change are with the Pod's own rules.
 
+pub(crate) mod annotations;
 mod claims;
 mod container;
 mod env;
@@ -22,6 +23,7 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 pub(crate) use self::scheduling::validate_node_selector;
+pub(crate) use self::security::validate_app_armor;
 use super::labels::validate_labels;
 use crate::defaults::text;
 use crate::field::{Errors, Path};
@@ -31,6 +33,7 @@ use crate::names::in_range;
 pub fn validate_pod(pod: &Pod, errors: &mut Errors) {
     let Some(spec) = &pod.spec else { return };
     let path = Path::root("spec");
+    annotations::validate_pod_annotations(pod, errors);
     validate_pod_spec(spec, &pod.metadata, &path, errors);
     if text(&spec.service_account_name).is_empty() {
         validate_no_tokens(spec, &path, errors);

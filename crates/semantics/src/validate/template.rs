@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::labels::{validate_annotations, validate_label_selector, validate_labels};
 use super::numbers::validate_immutable;
-use super::pod::validate_pod_spec;
+use super::pod::{annotations, validate_pod_spec};
 use crate::defaults::text;
 use crate::field::{Errors, Path};
 use crate::{absent_selector, label_selector};
@@ -17,7 +17,9 @@ pub fn validate_template(template: &PodTemplateSpec, path: &Path, errors: &mut E
     validate_labels(&metadata.labels, &path.child("labels"), errors);
     validate_annotations(&metadata.annotations, &path.child("annotations"), errors);
     let Some(spec) = &template.spec else { return };
+    annotations::validate_annotations(&metadata, spec, &path.child("annotations"), errors);
     validate_pod_spec(spec, &metadata, &path.child("spec"), errors);
+    annotations::validate_profiles_agree(&metadata, spec, &path.child("spec"), errors);
     if spec.ephemeral_containers.as_ref().is_some_and(|containers| !containers.is_empty()) {
         let detail = "ephemeral containers not allowed in pod template";
         errors.forbidden(path.child("spec").child("ephemeralContainers"), detail);

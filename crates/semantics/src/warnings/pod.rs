@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, EnvVar, PodAffinityTerm, PodSpec, PodTemplateSpec, Volume, WeightedPodAffinityTerm,
+    AppArmorProfile, Container, ContainerPort, EnvVar, PodAffinityTerm, PodSpec, PodTemplateSpec, SecurityContext,
+    Volume, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -15,11 +16,12 @@ use super::paths::overlap_warnings;
 use super::ports::port_warnings;
 use crate::defaults::text;
 use crate::field::{Path, quote};
+use crate::security_annotations::{
+    APP_ARMOR_PREFIX, SECCOMP_CONTAINER_PREFIX, SECCOMP_POD, annotation, app_armor_field, app_armor_warning,
+};
 
 const BYTE_RESOURCES: [&str; 2] = ["memory", "ephemeral-storage"];
 const NO_POD: &str = "a null labelSelector results in matching no pod";
-const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
-const SECCOMP_CONTAINER_PREFIX: &str = "container.seccomp.security.alpha.kubernetes.io/";
 const DEPRECATED_ANNOTATIONS: [(&str, &str); 3] = [
     (
         "scheduler.alpha.kubernetes.io/critical-pod",
@@ -53,8 +55,9 @@ pub fn pod_warnings(spec: &PodSpec, metadata: &ObjectMeta, path: &Path) -> Vec<S
     );
     found.extend(spec.volumes.iter().flatten().flat_map(overlap_warnings));
     found.extend(name_warnings(spec, &at));
+    let pod_profile = spec.security_context.as_ref().and_then(|context| context.app_armor_profile.as_ref());
     for container in &containers {
-        found.extend(container_warnings(container, metadata, path));
+        found.extend(container_warnings(container, metadata, pod_profile, path));
     }
     found.extend(port_warnings(&ports));
     found.extend(affinity_warnings(spec, &at));
@@ -68,7 +71,7 @@ struct Part<'a> {
     ports: &'a [ContainerPort],
     env: &'a [EnvVar],
     container: Option<&'a Container>,
-    seccomp: bool,
+    context: Option<&'a SecurityContext>,
 }
 
 fn containers_of<'a>(spec: &'a PodSpec, path: &Path) -> Vec<Part<'a>> {
@@ -78,7 +81,7 @@ fn containers_of<'a>(spec: &'a PodSpec, path: &Path) -> Vec<Part<'a>> {
         ports: container.ports.as_deref().unwrap_or_default(),
         env: container.env.as_deref().unwrap_or_default(),
         container: Some(container),
-        seccomp: container.security_context.as_ref().is_some_and(|context| context.seccomp_profile.is_some()),
+        context: container.security_context.as_ref(),
     };
     let init = spec.init_containers.iter().flatten().enumerate().map(|(i, c)| part("initContainers", i, c));
     let app = spec.containers.iter().enumerate().map(|(i, c)| part("containers", i, c));
@@ -88,7 +91,7 @@ fn containers_of<'a>(spec: &'a PodSpec, path: &Path) -> Vec<Part<'a>> {
         ports: c.ports.as_deref().unwrap_or_default(),
         env: c.env.as_deref().unwrap_or_default(),
         container: None,
-        seccomp: c.security_context.as_ref().is_some_and(|context| context.seccomp_profile.is_some()),
+        context: c.security_context.as_ref(),
     });
     init.chain(app).chain(ephemeral).collect()
 }
@@ -202,11 +205,27 @@ fn name_warnings(spec: &PodSpec, path: &Path) -> Vec<String> {
     found
 }
 
-fn container_warnings(part: &Part<'_>, metadata: &ObjectMeta, path: &Path) -> Vec<String> {
+/// Of annotations of AppArmor only templates are warned about here: see [`crate::security_annotations::app_armor_warnings`].
+fn container_warnings(
+    part: &Part<'_>,
+    metadata: &ObjectMeta,
+    pod_profile: Option<&AppArmorProfile>,
+    path: &Path,
+) -> Vec<String> {
     let mut found = Vec::new();
+    let is_template = !path.as_str().is_empty();
+    let annotations = path.child("metadata").child("annotations");
     let seccomp = format!("{SECCOMP_CONTAINER_PREFIX}{}", part.name);
-    if !part.seccomp && metadata.annotations.as_ref().is_some_and(|map| map.contains_key(&seccomp)) {
-        found.push(seccomp_warning(&path.child("metadata").child("annotations").key(&seccomp)));
+    let has_seccomp = part.context.is_some_and(|context| context.seccomp_profile.is_some());
+    if !has_seccomp && annotation(metadata, &seccomp).is_some() {
+        found.push(seccomp_warning(&annotations.key(&seccomp)));
+    }
+    let app_armor = format!("{APP_ARMOR_PREFIX}{}", part.name);
+    let has_app_armor = part.context.is_some_and(|context| context.app_armor_profile.is_some());
+    if let Some(value) = annotation(metadata, &app_armor).filter(|_| is_template && !has_app_armor)
+        && (pod_profile.is_none() || pod_profile != app_armor_field(value).as_ref())
+    {
+        found.push(app_armor_warning(&annotations.key(&app_armor)));
     }
     if let Some(resources) = part.container.and_then(|container| container.resources.as_ref()) {
         for name in BYTE_RESOURCES {

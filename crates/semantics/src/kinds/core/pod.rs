@@ -14,8 +14,12 @@ use crate::field::{Errors, Path};
 use crate::names::subdomain_name;
 use crate::qos::qos_class;
 use crate::resources::{container_limits, container_requests, is_huge_page, is_pod_level_resource};
+use crate::security_annotations::{app_armor_warnings, take_over_app_armor};
 use crate::strategy::{Context, Generation, Shape, Subresource, Write};
 use crate::typed::Rules;
+use crate::validate::pod::annotations::{
+    validate_annotations_update, validate_pod_annotations, validate_profiles_agree,
+};
 use crate::validate::pod::validate_pod;
 use crate::warnings::name_as_hostname;
 use crate::warnings::pod::pod_warnings;
@@ -59,6 +63,7 @@ impl Rules for PodRules {
         merge_label_keys(spec, &labels);
         default_pod_level(spec);
         status.qos_class = Some(qos_class(spec).as_str().to_owned());
+        take_over_app_armor(object);
     }
 
     fn validate_create(object: &Pod, errors: &mut Errors) {
@@ -72,6 +77,7 @@ impl Rules for PodRules {
         if !text(&spec.node_name).is_empty() && gated {
             errors.forbidden(path.child("nodeName"), "cannot be set until all schedulingGates have been cleared");
         }
+        validate_profiles_agree(&object.metadata, spec, &path, errors);
     }
 
     fn prepare_update(write: &Write<'_>, object: &mut Pod, old: &Pod) {
@@ -90,9 +96,14 @@ impl Rules for PodRules {
 
     fn validate_update(write: &Write<'_>, object: &Pod, old: &Pod, errors: &mut Errors) {
         match write.sub {
-            Subresource::Status => status::validate(object, old, errors),
+            Subresource::Status => {
+                validate_annotations_update(object, old, errors);
+                validate_pod_annotations(object, errors);
+                status::validate(object, old, errors);
+            }
             Subresource::EphemeralContainers => {
                 validate_pod(object, errors);
+                validate_annotations_update(object, old, errors);
                 change::validate_ephemeral(object, old, errors);
             }
             Subresource::Resize => {
@@ -101,9 +112,14 @@ impl Rules for PodRules {
             }
             _ => {
                 validate_pod(object, errors);
+                validate_annotations_update(object, old, errors);
                 change::validate(object, old, errors);
             }
         }
+    }
+
+    fn warnings_as_sent(object: &Pod) -> Vec<String> {
+        app_armor_warnings(object)
     }
 
     fn warnings(object: &Pod, old: Option<&Pod>) -> Vec<String> {

@@ -11,7 +11,7 @@ use crate::field::{Errors, Path};
 use crate::names::{dns1123_label, subdomain_name};
 
 /// Marks a pod that a kubelet runs from a file and only shows in the API.
-const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+pub(super) const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 /// The names that containers may refer to.
 pub(super) fn claim_names(spec: &PodSpec) -> BTreeSet<&str> {

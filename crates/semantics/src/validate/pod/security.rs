@@ -10,6 +10,8 @@ use crate::field::{Errors, Path};
 use crate::names::user_id;
 use crate::validate::volume_source::validate_relative;
 
+/// The longest path of Linux.
+const APP_ARMOR_BYTES_MAX: usize = 4095;
 const SYSCTL_LETTERS_MAX: usize = 253;
 
 pub(super) fn validate_pod_security(spec: &PodSpec, path: &Path, errors: &mut Errors) {
@@ -168,14 +170,21 @@ fn validate_seccomp(profile: Option<&SeccompProfile>, path: &Path, errors: &mut 
     }
 }
 
-fn validate_app_armor(profile: Option<&AppArmorProfile>, path: &Path, errors: &mut Errors) {
+pub(crate) fn validate_app_armor(profile: Option<&AppArmorProfile>, path: &Path, errors: &mut Errors) {
     let Some(profile) = profile else { return };
     let local = text(&profile.localhost_profile);
     match profile.type_.as_str() {
-        "Localhost" if local.trim().is_empty() => {
+        "Localhost" if local.is_empty() => {
             errors.required(path.child("localhostProfile"), "must be set when AppArmor type is Localhost");
         }
-        "Localhost" => {}
+        "Localhost" => {
+            if local.trim() != local {
+                errors.invalid(path.child("localhostProfile"), local, "must not be padded with whitespace");
+            }
+            if local.len() > APP_ARMOR_BYTES_MAX {
+                errors.too_long(path.child("localhostProfile"), APP_ARMOR_BYTES_MAX);
+            }
+        }
         "RuntimeDefault" | "Unconfined" => {
             if profile.localhost_profile.is_some() {
                 let detail = "can only be set when AppArmor type is Localhost";

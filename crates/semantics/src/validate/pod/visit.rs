@@ -6,6 +6,7 @@ use crate::field::Path;
 
 /// What rules that look at every container ask for.
 pub(super) struct AnyContainer<'s> {
+    pub(super) name: &'s str,
     pub(super) env: &'s [EnvVar],
     pub(super) volume_devices: &'s [VolumeDevice],
     pub(super) security_context: Option<&'s SecurityContext>,
@@ -17,6 +18,7 @@ pub(super) fn all_containers<'s>(spec: &'s PodSpec, path: &Path) -> Vec<(Path, A
         ($list:expr, $name:literal) => {
             $list.enumerate().map(|(index, container)| {
                 let any = AnyContainer {
+                    name: &container.name,
                     env: container.env.as_deref().unwrap_or_default(),
                     volume_devices: container.volume_devices.as_deref().unwrap_or_default(),
                     security_context: container.security_context.as_ref(),
