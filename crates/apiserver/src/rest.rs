@@ -20,17 +20,19 @@ pub mod sub;
 pub mod update;
 pub mod watch;
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use semantics::strategy;
 use serde_json::Value;
 
 use crate::body::{Body, full, response};
 use crate::cache::Entry;
 use crate::cache::feed::FeedError;
-use crate::chain::{Attributes, Identity};
+use crate::chain::{Attributes, Identity, RemoteAddress};
 use crate::encode::{self, Encoder};
 use crate::error::ApiError;
 use crate::negotiate::{self, Media, Offers, Representation};
@@ -54,6 +56,25 @@ pub struct Call {
     pub upgrade: Mutex<Option<hyper::upgrade::OnUpgrade>>,
     /// As the client sent it.
     pub raw_query: String,
+    pub origin: Origin,
+}
+
+/// Where a request comes from, for servers that it is passed on to.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// `host[:port]` by which the client called this server.
+    pub host: Option<HeaderValue>,
+    /// Unknown within this process.
+    pub address: Option<IpAddr>,
+}
+
+impl Origin {
+    pub fn of(parts: &Parts) -> Self {
+        let authority = || HeaderValue::from_str(parts.uri.authority()?.as_str()).ok();
+        let host = parts.headers.get(http::header::HOST).cloned().or_else(authority);
+        let address = parts.extensions.get::<RemoteAddress>().map(|RemoteAddress(address)| address.ip());
+        Self { host, address }
+    }
 }
 
 /// Texts for `Warning` headers, in order, each once.

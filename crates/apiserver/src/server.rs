@@ -37,7 +37,7 @@ use crate::quotas::Quotas;
 use crate::reader::Reader;
 use crate::registry::Registry;
 use crate::request::{Query, RequestInfo, parse_request};
-use crate::rest::{self, Call, Warnings, respond};
+use crate::rest::{self, Call, Origin, Warnings, respond};
 use crate::services::ServiceNumbers;
 use crate::{paths, policy, review};
 
@@ -234,6 +234,7 @@ async fn dispatch(
         warnings: Warnings::default(),
         upgrade: std::sync::Mutex::new(upgrade),
         raw_query: parts.uri.query().unwrap_or_default().to_owned(),
+        origin: Origin::of(parts),
     };
     let shared = call.warnings.clone();
     let result = rest::handle(call, body).await;

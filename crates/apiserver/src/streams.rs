@@ -61,7 +61,8 @@ pub async fn handle(call: Call, body: Body) -> Result<Response<Body>, ApiError> 
     if relay::is_upgrade(&call.headers) {
         return relay::upgraded(connector, destination.target, request, upgrade.ok_or_else(no_upgrade)?).await;
     }
-    let own = destination.own_authorities();
+    let mut own = destination.own_authorities();
+    own.extend(call.origin.host.as_ref().and_then(|host| host.to_str().ok()).map(str::to_owned));
     let response = relay::plain(connector, destination.target, request).await?;
     match call.info.subresource.as_str() {
         "log" => relay::checked(response).await,
@@ -111,7 +112,8 @@ fn redirect_to_slash(call: &Call) -> Response<Body> {
     response
 }
 
-/// The request as it goes to the destination.
+/// The request as it goes to the destination. But for logs, which the server asks for itself, the server there is called as the
+/// client called this one, and told where the client sits.
 fn outgoing(call: &Call, to: &Destination, method: Method, body: Body) -> Result<Request<Body>, ApiError> {
     let path = if to.query.is_empty() { to.path.clone() } else { format!("{}?{}", to.path, to.query) };
     let path: PathAndQuery =
@@ -125,14 +127,20 @@ fn outgoing(call: &Call, to: &Destination, method: Method, body: Body) -> Result
             headers.append(name, value.clone());
         }
     }
-    let host = HeaderValue::from_str(&to.host).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let is_log = call.info.subresource == "log";
+    let host = match call.origin.host.clone().filter(|_| !is_log) {
+        Some(host) => host,
+        None => HeaderValue::from_str(&to.host).map_err(|error| ApiError::bad_request(error.to_string()))?,
+    };
     headers.insert(http::header::HOST, host);
-    if call.info.subresource == "proxy" {
-        let uri = call.info.path.clone();
-        if let Ok(value) = HeaderValue::from_str(&uri) {
-            headers.insert("x-forwarded-uri", value);
-        }
-        headers.insert("x-forwarded-proto", HeaderValue::from_static("https"));
+    if let Some(address) = call.origin.address.filter(|_| !is_log) {
+        relay::add_forwarded_for(headers, address);
+    }
+    if call.info.subresource == "proxy"
+        && !relay::is_upgrade(&call.headers)
+        && let Ok(value) = HeaderValue::from_str(&call.info.path)
+    {
+        headers.insert("x-forwarded-uri", value);
     }
     Ok(request)
 }

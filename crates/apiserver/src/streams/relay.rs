@@ -1,5 +1,6 @@
 //! Relaying a request to another HTTP server, and upgraded connections byte for byte.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -12,20 +13,53 @@ use crate::body::{Body, boxed, empty};
 use crate::chain::{NodeConnector, Target};
 use crate::error::ApiError;
 
-/// Headers that are the server's own business: the client's credentials, and what speaks of one connection only.
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Headers that are the server's own business: the client's credentials, and how the body came.
 pub fn stays_here(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
         "authorization"
             | "host"
             | "keep-alive"
-            | "te"
             | "trailer"
             | "transfer-encoding"
             | "x-remote-user"
+            | "x-remote-uid"
             | "x-remote-group"
     ) || name.as_str().starts_with("impersonate-")
         || name.as_str().starts_with("x-remote-extra-")
+}
+
+/// Adds an address to the chain of those that the request came by.
+pub fn add_forwarded_for(headers: &mut HeaderMap, address: IpAddr) {
+    let before = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+    let chain: Vec<String> = before.map(str::to_owned).chain([address.to_canonical().to_string()]).collect();
+    if let Ok(value) = HeaderValue::from_str(&chain.join(", ")) {
+        headers.insert(FORWARDED_FOR, value);
+    }
+}
+
+/// Takes out what speaks of the client's connection only; that it takes trailers may be known.
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let connection = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let named: Vec<HeaderName> =
+        connection.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok()).collect();
+    let takes_trailers = has_token(headers, header::TE, "trailers");
+    let always = [
+        header::CONNECTION,
+        header::UPGRADE,
+        header::TE,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        HeaderName::from_static("proxy-connection"),
+    ];
+    for name in named.into_iter().chain(always) {
+        headers.remove(name);
+    }
+    if takes_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
 }
 
 fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
@@ -50,8 +84,7 @@ pub async fn plain(
     target: Target,
     mut request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
-    request.headers_mut().remove(header::CONNECTION);
-    request.headers_mut().remove(header::UPGRADE);
+    remove_hop_by_hop(request.headers_mut());
     let response = send(connector, &target, request).await?;
     let mut response = response.map(boxed);
     for name in [header::CONNECTION, header::TRANSFER_ENCODING, HeaderName::from_static("keep-alive")] {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use apiserver::body::{Body, full};
+use apiserver::chain::RemoteAddress;
 use apiserver::{ApiServer, ApiServerConfig, Identity};
 use base::{SeededRng, SystemClock};
 use bytes::Bytes;
@@ -105,6 +106,7 @@ impl Fixture {
         }
         let mut request = request.body(full(body)).unwrap();
         request.extensions_mut().insert(admin());
+        request.extensions_mut().insert(RemoteAddress(([192, 0, 2, 7], 4000).into()));
         self.server.handle(request).await
     }
 

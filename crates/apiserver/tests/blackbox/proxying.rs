@@ -38,6 +38,11 @@ async fn echo(request: Request<Incoming>) -> Result<Response<apiserver::body::Bo
     if request.uri().path() == "/moved" {
         response = response.status(302).header("location", "http://10.0.0.1:8080/x");
     }
+    if request.uri().path() == "/headers" {
+        let told: Vec<String> =
+            request.headers().iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        return Ok(Response::new(full(told.join("\n"))));
+    }
     Ok(response.body(page).unwrap())
 }
 
@@ -89,4 +94,31 @@ async fn links_lead_through_the_proxy() {
     assert_eq!(answer.headers.get("access-control-allow-origin"), None, "the pod opens no origin of the server's");
     let moved = f.get(&format!("{PROXY}/moved")).await;
     assert_eq!((moved.code, moved.headers["location"].to_str().unwrap()), (302, &*format!("{PROXY}/x")));
+}
+
+#[tokio::test]
+async fn the_pod_is_told_who_asks_and_by_which_name() {
+    let f = with_pod().await;
+    let check = async |headers: &[(&str, &str)], expect: &[&str]| {
+        let answer = f.send("GET", &format!("{PROXY}/headers"), headers, "").await;
+        let text = String::from_utf8_lossy(&answer.bytes).into_owned();
+        let mut told: Vec<&str> = text.lines().collect();
+        told.sort_unstable();
+        assert_eq!(told, expect);
+    };
+    let uri = format!("x-forwarded-uri: {PROXY}/headers");
+    check(&[], &["host: 10.0.0.1:8080", "x-forwarded-for: 192.0.2.7", &uri]).await;
+    let sent = [
+        ("host", "api:6443"),
+        ("x-forwarded-for", "1.2.3.4"),
+        ("x-forwarded-proto", "p"),
+        ("connection", "keep-alive, x-mine"),
+        ("x-mine", "1"),
+        ("te", "gzip, trailers"),
+        ("authorization", "Bearer a"),
+        ("proxy-authorization", "b"),
+        ("x-remote-uid", "c"),
+    ];
+    let told = ["host: api:6443", "te: trailers", "x-forwarded-for: 1.2.3.4, 192.0.2.7", "x-forwarded-proto: p", &uri];
+    check(&sent, &told).await;
 }

@@ -18,7 +18,7 @@ use crate::registry::write::{Committed, PutRequest};
 use crate::request::{Query, RequestInfo};
 use crate::rest::admit::{Admit, options};
 use crate::rest::body::{self, Expected};
-use crate::rest::{Call, Warnings};
+use crate::rest::{Call, Origin, Warnings};
 use crate::server::Core;
 
 const ATTEMPTS: usize = 30;
@@ -50,6 +50,7 @@ pub async fn create_in_namespace(
         warnings: Warnings::default(),
         upgrade: std::sync::Mutex::new(None),
         raw_query: String::new(),
+        origin: Origin::of(parts),
     };
     let (binding, dry_run) = body::posted(&call, request_body, expected()).await?;
     call.info.name = binding["metadata"]["name"].as_str().unwrap_or_default().to_owned();
