@@ -104,7 +104,8 @@ fn relieve_pressure(context: &Context, pods: &Pods) {
         );
         tracing::warn!(pod = name(&victim.pod), "evicting: {message}");
         context.recorder.warning(&victim.pod, "", "Evicted", &message);
-        pods.evict(uid(&victim.pod), Verdict { reason: "Evicted".to_owned(), message }, Duration::from_secs(1));
+        let verdict = Verdict::new("Evicted", message.clone()).disrupting(message);
+        pods.evict(uid(&victim.pod), verdict, Duration::from_secs(1));
     }
 }
 

@@ -31,6 +31,15 @@ const RELIST_EVERY: Duration = Duration::from_secs(10);
 /// How long a refusal may wait for a second look at the node.
 const NODE_WAIT: Duration = Duration::from_secs(5);
 
+/// A pod that makes room gets at least this long to end before the critical one starts all the same.
+const VICTIM_WAIT_MIN: Duration = Duration::from_secs(10);
+
+/// A pod that makes room for a critical one.
+struct Victim {
+    snapshot: tokio::sync::watch::Receiver<Snapshot>,
+    grace: Duration,
+}
+
 /// Shared handle; clones are one dispatcher.
 #[derive(Clone)]
 pub struct Pods {
@@ -126,14 +135,30 @@ impl Pods {
             return;
         }
         let admitted = if is_new(pod) { self.admit(pod).await } else { Ok(Vec::new()) };
-        for victim in admitted.iter().flatten() {
-            self.preempt(victim);
-        }
+        let victims: Vec<Victim> = admitted.iter().flatten().filter_map(|victim| self.preempt(victim)).collect();
         let refused = admitted.err();
         if let Some(verdict) = &refused {
             self.shared.context.recorder.warning(pod, "", &verdict.reason, &verdict.message);
         }
-        self.spawn(PodInput { pod: pod.clone(), gone: false, refused, evicted: None });
+        let held = !victims.is_empty();
+        self.spawn(PodInput { pod: pod.clone(), gone: false, refused, held, evicted: None });
+        if held {
+            tokio::spawn(self.clone().release_after(uid(pod).to_owned(), victims));
+        }
+    }
+
+    /// Lets a pod start once those that make room for it have ended, or have had half as long again as they may take.
+    async fn release_after(self, held: String, victims: Vec<Victim>) {
+        for Victim { mut snapshot, grace } in victims {
+            let ended = snapshot.wait_for(|seen| matches!(seen.stage, Stage::Terminated | Stage::Forgotten));
+            // A worker that is gone has ended its pod, too.
+            if tokio::time::timeout((grace + grace / 2).max(VICTIM_WAIT_MIN), ended).await.is_err() {
+                tracing::warn!("a pod that makes room for a critical one has not ended in time");
+            }
+        }
+        if let Some(worker) = self.workers().get(&held) {
+            worker.input.send_modify(|input| input.held = false);
+        }
     }
 
     fn spawn(&self, input: PodInput) {
@@ -191,10 +216,14 @@ impl Pods {
         }
     }
 
-    fn preempt(&self, victim: &Pod) {
+    /// `None`: it has ended meanwhile.
+    fn preempt(&self, victim: &Pod) -> Option<Victim> {
         let verdict = preempted();
         self.shared.context.recorder.warning(victim, "", &verdict.reason, &verdict.message);
-        self.evict(uid(victim), verdict, Duration::from_secs(u64::try_from(grace_seconds(victim)).unwrap_or(0)));
+        let grace = Duration::from_secs(u64::try_from(grace_seconds(victim)).unwrap_or(0));
+        self.evict(uid(victim), verdict, grace);
+        let snapshot = self.workers().get(uid(victim))?.snapshot.clone();
+        Some(Victim { snapshot, grace })
     }
 
     /// Ends a pod for the node's sake.
@@ -223,7 +252,7 @@ impl Pods {
             pod.metadata.name = Some(metadata.name);
             pod.metadata.namespace = Some(metadata.namespace);
             pod.metadata.uid = Some(metadata.uid);
-            self.spawn(PodInput { pod: Arc::new(pod), gone: true, refused: None, evicted: None });
+            self.spawn(PodInput { pod: Arc::new(pod), gone: true, refused: None, held: false, evicted: None });
         }
     }
 

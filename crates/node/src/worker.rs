@@ -44,6 +44,8 @@ pub struct PodInput {
     pub gone: bool,
     /// Set by admission.
     pub refused: Option<Verdict>,
+    /// The pods that make room for this one have not ended yet.
+    pub held: bool,
     /// Set by the eviction manager, with the grace it allows.
     pub evicted: Option<(Verdict, Duration)>,
 }
@@ -221,6 +223,7 @@ impl Worker {
             }
         }
         self.memory.gone |= input.gone;
+        self.memory.held = input.held;
         if let Some(verdict) = input.refused {
             self.memory.refused = true;
             self.memory.verdict.get_or_insert(verdict);
@@ -370,8 +373,10 @@ impl Worker {
             self.previous = plan.status.clone();
         }
         let status = plan.status.clone();
+        // The node has not taken the pod on yet.
+        let waits = self.memory.held && plan.stage == Stage::Sandboxing;
         self.wanted.send_if_modified(|wanted| {
-            let changed = !self.memory.gone && wanted.status.as_ref() != Some(&status);
+            let changed = !self.memory.gone && !waits && wanted.status.as_ref() != Some(&status);
             if changed {
                 wanted.status = Some(status);
             }

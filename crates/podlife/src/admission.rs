@@ -72,7 +72,8 @@ pub fn decide_admission(pod: &Pod, node: &NodeView, others: &[Arc<Pod>]) -> Resu
 
 /// What becomes of a pod that makes room for a critical one.
 pub fn preempted() -> Verdict {
-    Verdict { reason: "Preempting".to_owned(), message: "Preempted in order to admit critical pod".to_owned() }
+    Verdict::new("Preempting", "Preempted in order to admit critical pod")
+        .disrupting("Pod was preempted by Kubelet to accommodate a critical pod.")
 }
 
 /// True if what refuses the pod is of the node and may have changed since the node was seen.
@@ -81,7 +82,7 @@ pub fn may_be_outdated(verdict: &Verdict) -> bool {
 }
 
 fn refuse(reason: &str, message: impl Into<String>) -> Result<(), Verdict> {
-    Err(Verdict { reason: reason.to_owned(), message: message.into() })
+    Err(Verdict::new(reason, message))
 }
 
 /// One of the scheduler's rules does not hold.
@@ -131,7 +132,7 @@ fn out_of(short: &Shortage) -> Verdict {
     let message = format!(
         "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
     );
-    Verdict { reason: format!("OutOf{resource}"), message }
+    Verdict::new(&format!("OutOf{resource}"), message)
 }
 
 fn no_victims(missing: &WholeAmounts) -> Verdict {
@@ -140,7 +141,7 @@ fn no_victims(missing: &WholeAmounts) -> Verdict {
         "Unexpected error while attempting to recover from admission failure: preemption: error finding a set of pods to \
          preempt: no set of running pods found to reclaim resources: [{missing}]"
     );
-    Verdict { reason: "UnexpectedAdmissionError".to_owned(), message }
+    Verdict::new("UnexpectedAdmissionError", message)
 }
 
 fn check_place(pod: &Pod, node: &NodeView) -> Result<(), Verdict> {
@@ -317,7 +318,7 @@ mod tests {
 
     #[test]
     fn only_what_is_of_the_node_may_be_outdated() {
-        let verdict = |reason: &str| Verdict { reason: reason.to_owned(), message: String::new() };
+        let verdict = |reason: &str| Verdict::new(reason, "");
         assert!(may_be_outdated(&verdict("NodeAffinity")) && may_be_outdated(&verdict("TaintToleration")));
         assert!(!may_be_outdated(&verdict("NodePorts")) && !may_be_outdated(&verdict("OutOfcpu")));
     }

@@ -9,6 +9,9 @@ use crate::spec::{containers, init_containers, is_sidecar, pod_spec};
 
 const OWNED: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
+/// Shared with whoever else ends pods.
+const DISRUPTION: &str = "DisruptionTarget";
+
 /// (status, reason, message) of one condition.
 struct Verdict(bool, &'static str, String);
 
@@ -28,6 +31,8 @@ pub struct ConditionInputs<'a> {
     pub sandbox_problem: Option<&'static str>,
     /// Some ordinary container was started.
     pub initialized: bool,
+    /// The message of a condition DisruptionTarget that becomes true.
+    pub disruption: Option<&'a str>,
     pub previous: &'a PodStatus,
     pub now: Timestamp,
 }
@@ -37,6 +42,9 @@ pub fn derive_conditions(inputs: &ConditionInputs<'_>) -> Vec<PodCondition> {
     let api = inputs.pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let mut conditions =
         api.iter().filter(|condition| !OWNED.contains(&condition.type_.as_str())).cloned().collect::<Vec<_>>();
+    if let Some(message) = inputs.disruption {
+        add_disruption(message, inputs, &mut conditions);
+    }
     let sandbox = inputs
         .sandbox_problem
         .map_or_else(Verdict::yes, |problem| Verdict(false, "PodSandboxNotReady", problem.to_owned()));
@@ -51,6 +59,20 @@ pub fn derive_conditions(inputs: &ConditionInputs<'_>) -> Vec<PodCondition> {
     ];
     conditions.extend(own.into_iter().map(|(kind, verdict)| stamp(kind, verdict, inputs)));
     conditions
+}
+
+/// Others set this condition too: the time of the first one stays.
+fn add_disruption(message: &str, inputs: &ConditionInputs<'_>, conditions: &mut Vec<PodCondition>) {
+    let mut condition = stamp(DISRUPTION, Verdict(true, "TerminationByKubelet", message.to_owned()), inputs);
+    match conditions.iter_mut().find(|other| other.type_ == DISRUPTION) {
+        Some(other) => {
+            if other.status == condition.status {
+                condition.last_transition_time.clone_from(&other.last_transition_time);
+            }
+            *other = condition;
+        }
+        None => conditions.push(condition),
+    }
 }
 
 fn stamp(kind: &str, verdict: Verdict, inputs: &ConditionInputs<'_>) -> PodCondition {

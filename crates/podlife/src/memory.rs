@@ -16,6 +16,20 @@ pub struct Verdict {
     /// `status.reason`: OutOfcpu, NodeAffinity, Evicted, DeadlineExceeded ...
     pub reason: String,
     pub message: String,
+    /// The message of the condition DisruptionTarget, if the node ends the pod for the sake of others.
+    pub disruption: Option<String>,
+}
+
+impl Verdict {
+    /// Without a disruption.
+    pub fn new(reason: &str, message: impl Into<String>) -> Self {
+        Self { reason: reason.to_owned(), message: message.into(), disruption: None }
+    }
+
+    #[must_use]
+    pub fn disrupting(self, message: impl Into<String>) -> Self {
+        Self { disruption: Some(message.into()), ..self }
+    }
 }
 
 /// What is being done to a container right now.
@@ -73,6 +87,8 @@ pub struct PodMemory {
     pub verdict: Option<Verdict>,
     /// Refused at admission: nothing was ever started.
     pub refused: bool,
+    /// Admitted at the cost of pods that have not ended yet: nothing starts before.
+    pub held: bool,
     pub sandbox_busy: bool,
     pub sandbox_retry_at: Option<Timestamp>,
     /// Volumes, cgroup and directories are in place.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use crate::backoff::elapsed;
-use crate::memory::PodMemory;
+use crate::memory::{PodMemory, Verdict};
 use crate::observed::{Observed, RunState};
 use crate::probe::ProbeKind;
 use crate::spec::{ephemeral_containers, find_container, init_containers, is_sidecar, pod_spec};
@@ -20,7 +20,8 @@ use crate::{starting, status, termination};
 pub enum Stage {
     /// Admission said no: phase Failed, nothing was or will be started. Deletion moves it on.
     Refused,
-    /// No usable sandbox: one is being made, with the volumes beside it. Ready sandbox and volumes move it on.
+    /// No usable sandbox: one is being made, with the volumes beside it, once those that make room have ended. Ready sandbox and
+    /// volumes move it on.
     Sandboxing,
     /// The sandbox is there; init containers run in order. The last one's success (sidecars: start) moves it on.
     Initializing,
@@ -131,6 +132,8 @@ pub fn plan_pod(inputs: &PlanInputs<'_>) -> PodPlan {
         (Stage::Refused, termination::plan_refused(inputs))
     } else if ending {
         termination::plan_ending(inputs, &mut wake)
+    } else if inputs.memory.held {
+        (Stage::Sandboxing, Vec::new())
     } else {
         starting::plan_running(inputs, &mut wake)
     };
@@ -146,11 +149,8 @@ pub fn deadline_passed(pod: &Pod, previous: &PodStatus, now: Timestamp) -> bool 
 }
 
 /// Text and reason are upstream's.
-pub fn deadline_verdict() -> crate::memory::Verdict {
-    crate::memory::Verdict {
-        reason: "DeadlineExceeded".to_owned(),
-        message: "Pod was active on the node longer than the specified deadline".to_owned(),
-    }
+pub fn deadline_verdict() -> Verdict {
+    Verdict::new("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
 }
 
 pub(crate) fn deadline_left(pod: &Pod, previous: &PodStatus, now: Timestamp) -> Option<Duration> {

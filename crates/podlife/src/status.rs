@@ -46,12 +46,14 @@ pub fn derive_status(inputs: &PlanInputs<'_>, over: bool) -> PodStatus {
         phase = "Failed";
     }
     let (phase, reason, message) = settle_phase(inputs, phase);
+    let disruption = inputs.memory.verdict.as_ref().and_then(|verdict| verdict.disruption.as_deref());
     let conditions = derive_conditions(&ConditionInputs {
         pod: inputs.pod,
         statuses: Some(&all),
         phase: &phase,
         sandbox_problem: sandbox_problem(inputs),
         initialized,
+        disruption: disruption.filter(|_| phase == "Failed"),
         previous: inputs.previous,
         now: inputs.now,
     });
@@ -118,6 +120,7 @@ fn derive_refused(inputs: &PlanInputs<'_>) -> PodStatus {
         phase: "Failed",
         sandbox_problem: sandbox_problem(inputs),
         initialized: false,
+        disruption: None,
         previous: inputs.previous,
         now: inputs.now,
     });

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use podlife::memory::{Busy, KillReason};
+use podlife::memory::{Busy, KillReason, Verdict};
 use podlife::plan::PlanInputs;
 use podlife::probe::ProbeKind;
 use podlife::{Action, ContainerRecord, NodeFacts, Observed, PodMemory, PodPlan, RunState, Sandbox, Stage, plan_pod};
@@ -354,7 +354,7 @@ fn a_dead_sandbox_is_replaced_with_its_containers() {
 fn a_refused_pod_starts_nothing() {
     let mut world = World::new(json!({ "containers": [container("a")] }));
     world.memory.refused = true;
-    world.memory.verdict = Some(podlife::memory::Verdict { reason: "OutOfcpu".to_owned(), message: "m".to_owned() });
+    world.memory.verdict = Some(Verdict::new("OutOfcpu", "m"));
     let plan = world.settle();
     world.check("Failed", &[]);
     assert_eq!((plan.stage, plan.status.reason.as_deref()), (Stage::Refused, Some("OutOfcpu")));
@@ -362,6 +362,33 @@ fn a_refused_pod_starts_nothing() {
     world.delete(0);
     world.settle();
     world.check("Failed", &["delete"]);
+}
+
+#[test]
+fn a_preempted_pod_is_a_disruption_target_once_it_has_ended() {
+    let mut world = World::new(json!({ "containers": [container("a")] }));
+    world.settle();
+    world.memory.verdict = Some(podlife::admission::preempted());
+    let told = |plan: &PodPlan| {
+        let conditions = plan.status.conditions.clone().unwrap_or_default();
+        let found = conditions.into_iter().find(|condition| condition.type_ == "DisruptionTarget");
+        found.map(|condition| (condition.status, condition.reason.unwrap_or_default()))
+    };
+    let ending = world.plan();
+    assert_eq!((ending.stage, told(&ending)), (Stage::Terminating, None));
+    let ended = world.settle();
+    let expect = ("True".to_owned(), "TerminationByKubelet".to_owned());
+    assert_eq!((ended.status.reason.as_deref(), told(&ended)), (Some("Preempting"), Some(expect)));
+}
+
+#[test]
+fn a_held_pod_waits_for_its_room() {
+    let mut world = World::new(json!({ "containers": [container("a")] }));
+    world.memory.held = true;
+    assert_eq!((world.settle().stage, world.log.len()), (Stage::Sandboxing, 0));
+    world.memory.held = false;
+    world.settle();
+    world.check("Running", &["sandbox 0", "start a 0"]);
 }
 
 #[test]
