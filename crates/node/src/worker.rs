@@ -369,12 +369,12 @@ impl Worker {
     }
 
     fn publish(&mut self, plan: &PodPlan) {
-        if self.previous != plan.status {
+        // The node has not taken the pod on yet: its time has not begun.
+        let waits = self.memory.held && plan.stage == Stage::Sandboxing;
+        if !waits && self.previous != plan.status {
             self.previous = plan.status.clone();
         }
         let status = plan.status.clone();
-        // The node has not taken the pod on yet.
-        let waits = self.memory.held && plan.stage == Stage::Sandboxing;
         self.wanted.send_if_modified(|wanted| {
             let changed = !self.memory.gone && !waits && wanted.status.as_ref() != Some(&status);
             if changed {
