@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 
 use crate::discovery::etag;
 
-/// What v3 clients may ask for; JSON is also served for `*/*`.
-pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// The protobuf form of version 2, as answers name it; JSON is served for anything else.
+pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// The two dialects of the documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
