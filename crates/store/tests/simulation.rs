@@ -21,7 +21,7 @@ fn caught(seeds: Range<u64>, broken: Broken, scenario: impl Fn(u64, Broken) -> R
 
 #[test]
 fn a_cluster_survives_all_faults_at_once() {
-    all_pass(0..1200, run);
+    all_pass(0..2400, run);
 }
 
 /// Seeds that found something. 104366: two voters, both to be removed, handed leadership over to each other without end. 105977: a
@@ -42,7 +42,7 @@ fn one_slow_disk_of_three_is_not_noticed() {
 
 #[test]
 fn nothing_is_lost_when_all_members_lose_power() {
-    all_pass(0..600, run_power_cuts);
+    all_pass(0..800, run_power_cuts);
 }
 
 #[test]
