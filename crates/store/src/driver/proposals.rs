@@ -187,19 +187,22 @@ impl Driver {
 
     /// Appends what is admitted of the others' proposals; of changes of the membership one at a time, the library drops a second.
     fn append_forwarded(&mut self, entries: Vec<Entry>) {
-        let (mut admitted, mut changes) = (Vec::new(), false);
+        let (mut admitted, mut ids, mut changes) = (Vec::new(), Vec::new(), false);
         for entry in entries {
             let is_change = entry.get_entry_type() != EntryType::EntryNormal;
-            if !(is_change && changes) && self.admit_forwarded(&entry) {
+            if is_change && changes {
+                continue;
+            }
+            if let Some(id) = self.admit_forwarded(&entry) {
                 changes |= is_change;
                 admitted.push(entry);
+                ids.push((id.member, id.run, id.seq));
             }
         }
-        let ids: Vec<_> = admitted.iter().filter_map(|entry| ProposalId::decode(&entry.context).ok()).collect();
         if !self.member.propose(admitted) {
             // One of them has made this member hand over. The senders ask again.
-            for ProposalId { member, run, seq, .. } in ids {
-                self.proposals.appended.remove(&(member, run, seq));
+            for id in ids {
+                self.proposals.appended.remove(&id);
             }
         }
     }
@@ -295,33 +298,33 @@ impl Driver {
         self.append_forwarded(entries);
     }
 
-    fn admit_forwarded(&mut self, entry: &Entry) -> bool {
-        let (Ok(id), Some((command, _))) = (ProposalId::decode(&entry.context), command_of(entry)) else {
-            return false;
-        };
+    /// The number of an entry that is to be appended, and counts as appended from now on.
+    fn admit_forwarded(&mut self, entry: &Entry) -> Option<ProposalId> {
+        let id = ProposalId::decode(&entry.context).ok()?;
+        let (command, _) = command_of(entry)?;
         if !self.machine.state().cluster.contains(id.member) {
-            return false;
+            return None;
         }
         let admission = match self.proposals.refusals.arrives(&id) {
-            Known::TooLate => return false,
+            Known::TooLate => return None,
             Known::Refused(why) => Err(why),
             Known::Nothing => self.admit(&id, &command),
         };
         match admission {
             Ok(Admission::Append) => {
                 self.proposals.appended.insert((id.member, id.run, id.seq));
-                true
+                Some(id)
             }
             // The sender asks again.
-            Ok(Admission::Appended | Admission::Later) => false,
+            Ok(Admission::Appended | Admission::Later) => None,
             Ok(Admission::AfterHandover) => {
                 self.hand_over("it is being removed");
-                false
+                None
             }
             Err(why) => {
                 self.proposals.refusals.note(&id, &why);
                 self.send(id.member, &Frame::Refused { run: id.run, seq: id.seq, why });
-                false
+                None
             }
         }
     }
