@@ -20,11 +20,9 @@ const ZERO: &str = "0001-01-01T00:00:00Z";
 pub fn may_occur(group: &str, version: &str, kind: &str) -> bool {
     static KINDS: OnceLock<HashSet<[&str; 3]>> = OnceLock::new();
     let kinds = KINDS.get_or_init(|| {
-        let kinds = schema::messages().filter(|message| requires_time(*message, &mut HashSet::new()));
-        kinds
-            .map(MessageRef::get)
-            .map(|kind| [kind.package.group.unwrap_or_default(), kind.package.version, kind.name])
-            .collect()
+        let kinds = schema::messages().filter(|message| message.is_kind);
+        let holders = kinds.filter(|kind| requires_time(*kind, &mut HashSet::new())).map(MessageRef::get);
+        holders.map(|kind| [kind.package.group.unwrap_or_default(), kind.package.version, kind.name]).collect()
     });
     kinds.contains(&[group, version, kind])
 }
