@@ -43,8 +43,8 @@ struct Handlers<K> {
 }
 
 impl<K: Object> Informer<K> {
-    /// Starts to watch all objects that `config` selects. `metadata.managedFields` is dropped from every object to save memory; a write that lacks it
-    /// leaves it as it is.
+    /// Starts to watch all objects that `config` selects. `metadata.managedFields` is dropped from every object to save
+    /// memory; a write that lacks it leaves it as it is.
     pub fn spawn(client: Client, config: watcher::Config) -> Arc<Self> {
         Self::spawn_with(client, config, |object| object.metadata_mut().managed_fields = None)
     }

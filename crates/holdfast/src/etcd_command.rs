@@ -147,17 +147,22 @@ pub fn run(args: &EtcdArgs) -> CommandResult {
             info!("ready to serve client requests");
         });
         info!("started: member {member:x} of cluster {cluster:x}");
-        let ended = tokio::select! {
-            signal = wait_for_signal() => Ok(signal),
-            reason = store.failed() => Err(format!("the store failed: {reason}")),
-            reason = network.expelled() => Err(format!("{reason}; this member has nothing left to do")),
-        };
+        let ended = wait_for_end(&store, &network).await;
         stop.cancel();
         store.close();
         network.stop();
         Ok(ended.inspect_err(|reason| error!("{reason}"))?)
     });
     end_by(ended?)
+}
+
+/// Until a signal, or the reason why there is nothing left to do.
+async fn wait_for_end(store: &Store, network: &Network) -> Result<SignalKind, String> {
+    tokio::select! {
+        signal = wait_for_signal() => Ok(signal),
+        reason = store.failed() => Err(format!("the store failed: {reason}")),
+        reason = network.expelled() => Err(format!("{reason}; this member has nothing left to do")),
+    }
 }
 
 /// As etcd does: whoever started it sees which signal ended it, but for the first process of a container, which must not be gone by one.
