@@ -8,7 +8,7 @@ use apiserver::ApiServer;
 use apiserver::pki::Pki;
 use base::Clock;
 use netd::{Cidr, CniPaths};
-use node::{NodeConfig, RuntimeConfig};
+use node::{NodeConfig, RuntimeConfig, Thresholds};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +27,7 @@ pub struct AgentSettings {
     pub node_name: String,
     pub node_ip: IpAddr,
     pub container_runtime_endpoint: Option<String>,
+    pub eviction_hard: Thresholds,
     pub cluster_cidr: (Ipv4Addr, u8),
     pub service_cidr: (Ipv4Addr, u8),
 }
@@ -114,6 +115,7 @@ pub fn node_config(settings: &AgentSettings) -> NodeConfig {
         cluster_domain: "cluster.local".to_owned(),
         resolv_conf: "/etc/resolv.conf".into(),
         max_pods: 110,
+        eviction_hard: settings.eviction_hard.clone(),
         kubelet_version: cli::VERSION.to_owned(),
         server: None,
     }

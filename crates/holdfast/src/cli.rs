@@ -243,6 +243,10 @@ pub struct UpArgs {
     /// A running CRI runtime, such as unix:///run/containerd/containerd.sock [default: start and supervise our own containerd].
     #[arg(long)]
     pub container_runtime_endpoint: Option<String>,
+    /// Take no more Pods and evict some when less is free, as the kubelet's flag [default: memory.available<100Mi,nodefs.inodesFree<5%,
+    /// and nodefs.available below 10 % or 4 GiB, whichever is less].
+    #[arg(long, value_name = "SIGNAL<AMOUNT,...")]
+    pub eviction_hard: Option<node::Thresholds>,
     /// Stay in the foreground, log to standard error, and end on SIGTERM.
     #[arg(long)]
     pub foreground: bool,

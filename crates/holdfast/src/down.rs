@@ -29,6 +29,7 @@ pub fn run(args: &DownArgs) -> CommandResult {
         node_name: run::hostname(),
         node_ip: network::own_address(),
         container_runtime_endpoint: None,
+        eviction_hard: Default::default(),
         cluster_cidr: ([10, 42, 0, 0].into(), 16),
         service_cidr: ([10, 43, 0, 0].into(), 16),
     };

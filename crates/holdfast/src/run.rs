@@ -21,7 +21,7 @@ use crate::cli::{ClusterArgs, JoinArgs, ServerArgs, UpArgs};
 use crate::datastore::DatastoreSettings;
 use crate::server::{self, ControlPlane, ServerSettings, client_of};
 use crate::up::progress;
-use crate::{CommandResult, instance, network};
+use crate::{CommandResult, instance, network, status};
 
 /// Whoever started us waits this long for the node. A cold machine takes seconds; more than this wants a person.
 const READY_WITHIN: std::time::Duration = std::time::Duration::from_secs(120);
@@ -111,6 +111,7 @@ pub fn agent_settings(args: &UpArgs, server: &ServerSettings) -> Result<AgentSet
         node_name: args.node_name.clone().unwrap_or_else(|| server.hostname.clone()),
         node_ip: server.advertise,
         container_runtime_endpoint: args.container_runtime_endpoint.clone(),
+        eviction_hard: args.eviction_hard.clone().unwrap_or_default(),
         cluster_cidr: network::parse_network(&args.cluster.cluster_cidr)?,
         service_cidr: server.service_cidr,
     })
@@ -153,13 +154,21 @@ async fn tell_when_ready(client: &kube::Client, agent: &AgentSettings, clock: &d
     let only = watcher::Config::default().fields(&format!("metadata.name={}", agent.node_name));
     let mut seen = std::pin::pin!(watcher(nodes, only).default_backoff().applied_objects());
     while let Some(observed) = seen.next().await {
-        if observed.is_ok_and(|node| is_ready(&node)) {
+        if let Ok(node) = observed
+            && status::readiness(&node).is_ok()
+        {
             progress(&format!(
                 "node {} ({}) is Ready after {:.1?}",
                 agent.node_name,
                 show(agent.node_ip),
                 clock.monotonic()
             ));
+            for pressure in status::pressures(&node) {
+                progress(&format!(
+                    "{}: the node takes no Pods until more is free; `--eviction-hard` says how much should be",
+                    pressure.type_
+                ));
+            }
             progress(instance::READY_LINE);
             return;
         }
@@ -168,11 +177,6 @@ async fn tell_when_ready(client: &kube::Client, agent: &AgentSettings, clock: &d
 
 fn show(ip: IpAddr) -> String {
     ip.to_string()
-}
-
-fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
-    conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 /// Until SIGTERM or SIGINT; which one it was.

@@ -71,6 +71,7 @@ fn config(directory: &Path, cni_bin: &str, sandbox_image: &str) -> Result<NodeCo
         cluster_domain: "cluster.local".to_owned(),
         resolv_conf: "/etc/resolv.conf".into(),
         max_pods: 110,
+        eviction_hard: node::Thresholds::default(),
         kubelet_version: "v1.37.2".to_owned(),
         server: None,
     })

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Taint;
 
+use crate::thresholds::Thresholds;
+
 /// Everything that [`crate::run`] needs besides the client and the clock.
 #[derive(Clone)]
 pub struct NodeConfig {
@@ -41,6 +43,8 @@ pub struct NodeConfig {
     pub resolv_conf: PathBuf,
     /// Upper bound of pods admitted, 110.
     pub max_pods: u32,
+    /// Below what is free the node takes no more Pods and evicts some.
+    pub eviction_hard: Thresholds,
     /// `status.nodeInfo.kubeletVersion`, such as `v1.37.2`.
     pub kubelet_version: String,
     /// The HTTPS endpoint; `None` runs without one.

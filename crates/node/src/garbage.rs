@@ -15,35 +15,19 @@ use podlife::resources::{QosClass, pod_requests, qos_class};
 use podlife::spec::{is_critical, name, priority, uid};
 
 use crate::cri::v1;
-use crate::kubelet::{Context, EVICTION_MEMORY_BYTES};
-use crate::machine::{Space, observe_available_memory, observe_space};
+use crate::kubelet::Context;
+use crate::machine::{observe_available_memory, observe_space};
 use crate::pods::Pods;
+use crate::thresholds::{Floor, Observed, Shortage};
 use crate::worker::Snapshot;
 
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// Pressure is looked at as often as upstream does.
 const PRESSURE_EVERY: Duration = Duration::from_secs(10);
-/// Pods are evicted below this much free disk: upstream's nodefs.available.
-const EVICTION_FREE: Floor = Floor { percent: 10, bytes: 4 << 30 };
 /// Images nobody uses are removed when less is free than this (upstream: above 85 % used) ...
-const IMAGES_FREE_MIN: Floor = Floor { percent: 15, bytes: 8 << 30 };
+const IMAGES_FREE_MIN: Floor = Floor::percent(15, 8 << 30);
 /// ... until so much is free (upstream: 80 % used).
-const IMAGES_FREE_AIM: Floor = Floor { percent: 20, bytes: 12 << 30 };
-/// nodefs.inodesFree: upstream's default.
-const INODES_FREE_PERCENT_MIN: u64 = 5;
-
-/// How much of a disk should be free: a share of it, but on a large disk no more than `bytes`.
-struct Floor {
-    percent: u64,
-    bytes: u64,
-}
-
-impl Floor {
-    fn of(&self, usable_bytes: u64) -> u64 {
-        (usable_bytes / 100 * self.percent).min(self.bytes)
-    }
-}
-
+const IMAGES_FREE_AIM: Floor = Floor::percent(20, 12 << 30);
 pub async fn run_garbage(context: Arc<Context>, pods: Pods) {
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
     let mut pressure = tokio::time::interval(PRESSURE_EVERY);
@@ -61,47 +45,26 @@ pub async fn run_garbage(context: Arc<Context>, pods: Pods) {
     }
 }
 
-/// What the node has too little of, in bytes.
-struct Shortage {
-    resource: &'static str,
-    threshold: u64,
-    available: u64,
-}
-
-/// Which pressures the node is under: (memory, disk).
-pub fn observe_pressure(context: &Context) -> (bool, bool) {
-    (observe_memory_shortage().is_some(), observe_disk_shortage(context).is_some())
-}
-
-fn observe_memory_shortage() -> Option<Shortage> {
-    let available = observe_available_memory()?;
-    let threshold = EVICTION_MEMORY_BYTES;
-    (available < threshold).then_some(Shortage { resource: "memory", threshold, available })
-}
-
-fn observe_disk_shortage(context: &Context) -> Option<Shortage> {
-    derive_disk_shortage(observe_space(&context.config.kubelet_dir)?)
-}
-
-fn derive_disk_shortage(space: Space) -> Option<Shortage> {
-    let (threshold, available) = (EVICTION_FREE.of(space.usable_bytes), space.free_bytes);
-    let is_short = available < threshold || space.free_inodes * 100 < space.inodes * INODES_FREE_PERCENT_MIN;
-    is_short.then_some(Shortage { resource: "ephemeral-storage", threshold, available })
+/// What the node has too little of now, memory first.
+pub fn observe_shortages(context: &Context) -> Vec<Shortage> {
+    let observed = Observed {
+        memory_free: observe_available_memory(),
+        memory_bytes: context.machine.memory_bytes,
+        nodefs: observe_space(&context.config.kubelet_dir),
+        imagefs: observe_space(&context.config.runtime.root),
+    };
+    context.config.eviction_hard.shortages(&observed).collect()
 }
 
 fn relieve_pressure(context: &Context, pods: &Pods) {
-    let shortage = observe_memory_shortage().or_else(|| observe_disk_shortage(context));
-    let Some(Shortage { resource, threshold, available }) = shortage else { return };
+    let shortages = observe_shortages(context);
+    let Some(shortage) = shortages.first() else { return };
     let mut candidates = pods.snapshots();
     candidates.retain(|snapshot| matches!(snapshot.stage, Stage::Running | Stage::Initializing | Stage::Sandboxing));
     candidates.retain(|snapshot| !is_critical(&snapshot.pod));
     candidates.sort_by_key(eviction_order);
     if let Some(victim) = candidates.first() {
-        let message = format!(
-            "The node was low on resource: {resource}. Threshold quantity: {}Ki, available: {}Ki. ",
-            threshold >> 10,
-            available >> 10
-        );
+        let message = shortage.message();
         tracing::warn!(pod = name(&victim.pod), "evicting: {message}");
         context.recorder.warning(&victim.pod, "", "Evicted", &message);
         let verdict = Verdict::new("Evicted", message.clone()).disrupting(message);
@@ -187,27 +150,5 @@ async fn sweep_images(context: &Context) {
             Ok(_) => target = target.saturating_sub(image.size),
             Err(error) => tracing::warn!(%error, image = %image.id, "cannot remove image"),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_disk_is_short_by_share_and_a_large_one_by_bytes() {
-        const GIB: u64 = 1 << 30;
-        let check = |free_bytes, usable_bytes, free_inodes, expect| {
-            let space = Space { free_bytes, usable_bytes, free_inodes, inodes: 100 };
-            assert_eq!(derive_disk_shortage(space).is_some(), expect, "{space:?}");
-        };
-        check(GIB, 8 * GIB, 50, false);
-        check(GIB / 2, 8 * GIB, 50, true);
-        check(5 * GIB, 1000 * GIB, 50, false);
-        check(3 * GIB, 1000 * GIB, 50, true);
-        // A filesystem that counts no inodes.
-        let space = Space { free_bytes: GIB, usable_bytes: GIB, free_inodes: 0, inodes: 0 };
-        assert!(derive_disk_shortage(space).is_none());
-        check(5 * GIB, 8 * GIB, 4, true);
     }
 }

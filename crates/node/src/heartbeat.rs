@@ -21,8 +21,9 @@ use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::cri::v1;
-use crate::garbage::observe_pressure;
+use crate::garbage::observe_shortages;
 use crate::kubelet::{Context, allocatable, runtime_problem};
+use crate::thresholds::Shortage;
 
 /// Upstream's renewal interval and duration.
 const LEASE_EVERY: Duration = Duration::from_secs(10);
@@ -101,7 +102,7 @@ pub fn derive_allocatable(context: &Context) -> BTreeMap<String, Quantity> {
 
 fn derive_resources(context: &Context, for_pods: bool) -> BTreeMap<String, Quantity> {
     let machine = &context.machine;
-    let (_, memory, ephemeral) = allocatable(machine);
+    let (_, memory, ephemeral) = allocatable(machine, &context.config.eviction_hard);
     let (memory, ephemeral) =
         if for_pods { (memory, ephemeral) } else { (machine.memory_bytes, machine.ephemeral_bytes) };
     let ephemeral = if for_pods { ephemeral.to_string() } else { format!("{}Ki", ephemeral / 1024) };
@@ -223,18 +224,18 @@ async fn observe_abilities(context: &Context) -> Option<Abilities> {
 type Finding = (&'static str, bool, &'static str, String);
 
 fn derive_conditions(context: &Context, runtime: Option<String>, previous: &NodeStatus) -> Vec<NodeCondition> {
-    let (memory, disk) = observe_pressure(context);
+    let (memory, disk): (Vec<_>, Vec<_>) = observe_shortages(context).into_iter().partition(Shortage::is_memory);
     let findings: [Finding; 4] = [
         pressure(
             "MemoryPressure",
-            memory,
+            !memory.is_empty(),
             "KubeletHasInsufficientMemory",
             "KubeletHasSufficientMemory",
             ["kubelet has insufficient memory available", "kubelet has sufficient memory available"],
         ),
         pressure(
             "DiskPressure",
-            disk,
+            !disk.is_empty(),
             "KubeletHasDiskPressure",
             "KubeletHasNoDiskPressure",
             ["kubelet has disk pressure", "kubelet has no disk pressure"],

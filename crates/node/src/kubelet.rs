@@ -26,11 +26,10 @@ use crate::objects::Objects;
 use crate::pods::Pods;
 use crate::recorder::PodRecorder;
 use crate::runtime::{Runtime, RuntimeError, start_runtime};
+use crate::thresholds::{Signal, Thresholds};
 use crate::volumes::VolumeContext;
 use crate::{garbage, heartbeat, log_rotation, runtime_events, server};
 
-/// Memory that pods may not have: upstream's default hard eviction threshold.
-pub const EVICTION_MEMORY_BYTES: u64 = 100 << 20;
 /// How long a container's start waits for the list of Services.
 const SERVICES_WAIT: Duration = Duration::from_secs(5);
 
@@ -155,17 +154,16 @@ async fn import_missing(config: &NodeConfig, cri: &Cri) -> Result<(), NodeError>
     Ok(())
 }
 
-/// Allocatable memory and the like, as downward API values need them.
-pub fn allocatable(machine: &Machine) -> (u64, u64, u64) {
-    let memory = machine.memory_bytes.saturating_sub(EVICTION_MEMORY_BYTES);
-    // nodefs.available < 10 % is the default hard eviction threshold.
-    let ephemeral = machine.ephemeral_bytes - machine.ephemeral_bytes / 10;
+/// What Pods may have, as the Node and downward API values tell it: CPUs in thousandths, bytes of memory and of disk.
+pub fn allocatable(machine: &Machine, eviction_hard: &Thresholds) -> (u64, u64, u64) {
+    let memory = machine.memory_bytes - eviction_hard.kept(Signal::MemoryAvailable, machine.memory_bytes);
+    let ephemeral = machine.ephemeral_bytes - eviction_hard.kept(Signal::NodefsAvailable, machine.ephemeral_bytes);
     (machine.cpus * 1000, memory, ephemeral)
 }
 
 fn build_context(config: NodeConfig, client: Client, clock: Arc<dyn Clock>, runtime: Runtime) -> Context {
     let machine = observe_machine(&config.kubelet_dir);
-    let (cpu, memory, ephemeral) = allocatable(&machine);
+    let (cpu, memory, ephemeral) = allocatable(&machine, &config.eviction_hard);
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let facts = NodeFacts {
         host_ips: config.node_ips.iter().map(ToString::to_string).collect(),

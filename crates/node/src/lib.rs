@@ -42,9 +42,11 @@ pub mod server;
 pub mod stats;
 pub mod status;
 pub mod streaming;
+pub mod thresholds;
 pub mod volumes;
 pub mod worker;
 
 pub use access::{ContainerTarget, LookupError, PodAccess, StreamRoutes};
 pub use config::{EmbeddedImage, NodeConfig, RuntimeConfig, ServerConfig};
 pub use kubelet::{NodeError, run};
+pub use thresholds::Thresholds;

@@ -115,6 +115,7 @@ fn node_config(directory: &Path) -> NodeConfig {
         cluster_domain: "cluster.local".to_owned(),
         resolv_conf: "/etc/resolv.conf".into(),
         max_pods: 1,
+        eviction_hard: "".parse().unwrap(),
         kubelet_version: "v0".to_owned(),
         server: None,
     }

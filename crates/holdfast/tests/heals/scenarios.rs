@@ -207,7 +207,7 @@ fn killed_control_plane(cluster: &Cluster) -> String {
     let load = Load::start(service);
     kill_holdfast();
     let took = timed(|| {
-        cluster.holdfast(&["up", "--no-kubeconfig"]);
+        cluster.start();
         cluster.wait("nodes --all", "condition=Ready", 60);
     });
     // A change proves that the new control plane drives the node, not only that it answers.
@@ -242,7 +242,7 @@ fn killed_leader(cluster: &Cluster) -> String {
     let longest = kubectl.iter().flat_map(|kubectl| kubectl.rounds(10)).max().unwrap();
     kubectl.into_iter().for_each(Kubectl::end);
     let took = timed(|| {
-        cluster.holdfast(&["up", "--no-kubeconfig"]);
+        cluster.start();
         cluster.wait("nodes --all", "condition=Ready", 60);
     });
     let (answered, failures) = load.end();
