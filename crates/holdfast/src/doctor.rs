@@ -21,14 +21,15 @@ use base::{Clock as _, SystemClock, with_causes};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::ListParams;
-use kube::{Api, Client, Config};
+use kube::{Api, Client};
+use peers::PeerTls;
 use serde_json::Value;
 
-pub use figures::{FigureRoutes, Figures};
+pub use figures::{Figures, OwnFigures};
 use findings::{Finding, Here, Seen, Server, diagnose};
 
 use crate::cli::PlaceArgs;
-use crate::{CommandResult, block_on, instance, status};
+use crate::{CommandResult, block_on, instance, membership, status};
 
 /// For each question to each server.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -61,7 +62,7 @@ async fn look(place: &PlaceArgs) -> Seen {
         }
     };
     seen.here.port = config.cluster_url.port_u16();
-    let api = Client::try_from(config.clone()).map_err(|error| with_causes(&error));
+    let api = Client::try_from(config).map_err(|error| with_causes(&error));
     let members = match &api {
         Ok(client) => ask(client, apiserver::join::MEMBERS_PATH).await,
         Err(error) => Err(error.clone()),
@@ -74,7 +75,8 @@ async fn look(place: &PlaceArgs) -> Seen {
             return seen;
         }
     };
-    let servers = members.as_array().into_iter().flatten().map(|member| ask_server(&config, member));
+    let tls = membership::read_peer_tls(&place.data_dir).map_err(|error| error.to_string());
+    let servers = members.as_array().into_iter().flatten().map(|member| ask_server(tls.as_ref(), member));
     seen.servers = futures::future::join_all(servers).await;
     seen.nodes = list::<Node>(&client, &mut seen.unanswered).await;
     seen.pods = list::<Pod>(&client, &mut seen.unanswered).await;
@@ -107,8 +109,11 @@ fn last_error(log: &Path) -> Option<String> {
 
 /// What a request comes to, within [`ANSWER_WITHIN`].
 async fn answer<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
-    let late = |_| format!("no answer within {} s", ANSWER_WITHIN.as_secs());
-    tokio::time::timeout(ANSWER_WITHIN, request).await.map_err(late)?.map_err(|error| with_causes(&error))
+    tokio::time::timeout(ANSWER_WITHIN, request).await.map_err(|_| late())?.map_err(|error| with_causes(&error))
+}
+
+fn late() -> String {
+    format!("no answer within {} s", ANSWER_WITHIN.as_secs())
 }
 
 async fn ask(client: &Client, path: &str) -> Result<Value, String> {
@@ -117,16 +122,16 @@ async fn ask(client: &Client, path: &str) -> Result<Value, String> {
 }
 
 /// A member's own figures, from itself.
-async fn ask_server(config: &Config, member: &Value) -> Server {
+async fn ask_server(tls: Result<&PeerTls, &String>, member: &Value) -> Server {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let (id, name, url) = (text(&member["id"]), text(&member["name"]), text(&member["clientURLs"][0]));
+    let (id, name, url) = (text(&member["id"]), text(&member["name"]), text(&member["peerURLs"][0]));
     let is_learner = member["isLearner"] == true;
     let clock = SystemClock::new();
     let figures = async {
-        let mut config = config.clone();
-        config.cluster_url = url.parse().map_err(|_| "it has told no address yet".to_owned())?;
-        let client = Client::try_from(config).map_err(|error| with_causes(&error))?;
-        let answered = ask(&client, figures::PATH).await?;
+        let tls = tls.map_err(Clone::clone)?;
+        let asked = peers::ask_figures(std::slice::from_ref(&url), Some(tls));
+        let answered = tokio::time::timeout(ANSWER_WITHIN, asked).await.map_err(|_| late())?;
+        let answered = answered.map_err(|error| with_causes(&error))?;
         Figures::parse(&answered).ok_or_else(|| "its answer is not understood; it may be of another version".to_owned())
     };
     let asked_at = clock.now();

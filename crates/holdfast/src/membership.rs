@@ -4,7 +4,7 @@
 //! place in the list before it starts; it votes once it has caught up.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use apiserver::pki::Pki;
 use base::{OsRng, Rng as _};
 use futures::future::BoxFuture;
 use peers::tls::Material;
-use peers::{ClusterView, PeerTls};
+use peers::{ClusterView, PeerError, PeerTls};
 use serde_json::{Value, json};
 use store::{MemberChange, MemberChangeError, MemberInfo, Store};
 
@@ -44,12 +44,20 @@ const CHANGE_WITHIN: Duration = Duration::from_secs(10);
 /// TLS between the servers, from the shared member CA.
 pub fn peer_tls(pki: &Pki) -> Result<PeerTls, Box<dyn std::error::Error + Send + Sync>> {
     let credential = pki.member(MEMBER_NAME)?;
-    let material = Material {
-        chain_pem: &credential.certificate_pem,
-        key_pem: &credential.key_pem,
-        authority_pem: pki.member_ca().certificate_pem(),
+    Ok(mutual_tls(&credential.certificate_pem, &credential.key_pem, pki.member_ca().certificate_pem())?)
+}
+
+/// The same for a command beside a server, from the files that the server keeps.
+pub fn read_peer_tls(data_dir: &Path) -> Result<PeerTls, Box<dyn std::error::Error>> {
+    let read = |name: &str| {
+        let path = data_dir.join("pki").join(name);
+        std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
     };
-    Ok(PeerTls::mutual(&material, Some(MEMBER_NAME))?)
+    Ok(mutual_tls(&read("member.crt")?, &read("member.key")?, &read("member-ca.crt")?)?)
+}
+
+fn mutual_tls(chain_pem: &str, key_pem: &str, authority_pem: &str) -> Result<PeerTls, PeerError> {
+    PeerTls::mutual(&Material { chain_pem, key_pem, authority_pem }, Some(MEMBER_NAME))
 }
 
 /// Keeps this member's entry as it should be, and asks for a vote while it has none.

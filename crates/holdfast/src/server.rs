@@ -22,7 +22,7 @@ use apiserver::{ApiServer, ApiServerConfig, Identity};
 use base::{Clock, OsRng, Rng};
 use client::{EventRecorder, Informers, LeaderSpec, LeadershipLost, run_as_leader};
 use controllers::nodes::cidr::CidrRange;
-use peers::{Inbox, Network};
+use peers::{FigureSource, Inbox, Network};
 use store::Kv as _;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::datastore::{Datastore, DatastoreSettings};
-use crate::doctor::FigureRoutes;
+use crate::doctor::OwnFigures;
 use crate::membership::{self, Membership, NoMembers};
 use crate::store_routes::StoreRoutes;
 use crate::supervise::run_supervised;
@@ -453,9 +453,10 @@ fn build_server(
     if let (Datastore::Embedded { store, network, .. }, Some(own)) = (&opened.datastore, &opened.own) {
         let (store, network, data_dir) = (store.clone(), network.clone(), settings.data_dir.clone());
         config.paths.push(Arc::new(StoreRoutes::new(own.clone(), network.clone(), data_dir.clone(), restart)));
-        let figures = Arc::new(FigureRoutes { store, network, data_dir, clock: clock.clone() });
-        config.metrics.push(figures.clone());
-        config.paths.push(figures);
+        let figures = Arc::new(OwnFigures { store, network: network.clone(), data_dir, clock: clock.clone() });
+        let told: Arc<dyn FigureSource> = figures.clone();
+        network.tell_figures(Arc::downgrade(&told));
+        config.metrics.push(figures);
     }
     let gate = JoinGate::new(JoinGateParts {
         ca_pem: pki.cluster_ca().certificate_pem().to_owned(),

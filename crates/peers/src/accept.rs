@@ -91,7 +91,7 @@ async fn handle(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr, secur
         }
     };
     write_verdict(&mut wire, &Verdict::Welcome).await?;
-    let Some(admission) = admission else { return inquiry::answer(shared, &started, &mut wire).await };
+    let Some(admission) = admission else { return inquiry::answer(shared, &started, hello.purpose, &mut wire).await };
     let superseded = admission.superseded.clone();
     tokio::select! {
         ended = serve_peer(&started, wire, &hello, &admission) => ended,
@@ -135,7 +135,7 @@ fn judge(shared: &Shared, hello: &Hello, from: SocketAddr) -> Result<(Started, O
     let refused = |reason: String| Verdict::Refused { reason };
     let Some(started) = shared.started() else { return Err(refused("this member is still starting".to_owned())) };
     match shared.judge(hello, &started) {
-        Verdict::Welcome if hello.purpose == Purpose::Members => Ok((started, None)),
+        Verdict::Welcome if hello.purpose.is_question() => Ok((started, None)),
         Verdict::Welcome => match shared.inbound.admit(hello, from) {
             Ok(admission) => Ok((started, Some(admission))),
             Err(reason) => Err(refused(reason)),

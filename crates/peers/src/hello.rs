@@ -25,6 +25,15 @@ pub(crate) enum Purpose {
     Snapshot,
     /// One question: who are the members? Asked by those who are none yet.
     Members,
+    /// One question: how is this member? Asked by administrators.
+    Figures,
+}
+
+impl Purpose {
+    /// Whoever may speak to a member may ask; ids are not looked at.
+    pub(crate) fn is_question(self) -> bool {
+        matches!(self, Self::Members | Self::Figures)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +71,7 @@ impl Hello {
             Purpose::Bulk => 1,
             Purpose::Snapshot => 2,
             Purpose::Members => 3,
+            Purpose::Figures => 4,
         };
         for (place, number) in [self.cluster, self.from, self.to, self.instance].into_iter().enumerate() {
             out[11 + place * 8..19 + place * 8].copy_from_slice(&number.to_be_bytes());
@@ -81,6 +91,7 @@ impl Hello {
             1 => Purpose::Bulk,
             2 => Purpose::Snapshot,
             3 => Purpose::Members,
+            4 => Purpose::Figures,
             _ => return None,
         };
         let version = u16::from_be_bytes([bytes[8], bytes[9]]);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::hello::{Hello, Purpose, VERSION, Verdict};
+use crate::hello::{Hello, VERSION, Verdict};
 
 /// Peers ping every second.
 const SILENT_AFTER: Duration = Duration::from_secs(3);
@@ -37,7 +37,7 @@ pub(crate) fn decide_verdict(hello: &Hello, own: &OwnIds, removed: &BTreeSet<u64
             "version {version} of the protocol between members, but this member speaks version {VERSION}"
         ));
     }
-    if hello.purpose == Purpose::Members {
+    if hello.purpose.is_question() {
         return Verdict::Welcome;
     }
     if cluster != own.cluster {
@@ -161,6 +161,7 @@ impl Drop for Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hello::Purpose;
 
     const OWN: OwnIds = OwnIds { cluster: 0xc, member: 1, instance: 100 };
 
@@ -193,7 +194,9 @@ mod tests {
             Some("member id 1 is used twice: this process itself listens here"),
         );
         check(Hello { to: 3, ..hello() }, Some("member 3 is looked for at this URL, but 1 listens here"));
-        check(Hello { purpose: Purpose::Members, cluster: 0, from: 0, to: 0, ..hello() }, None);
+        for purpose in [Purpose::Members, Purpose::Figures] {
+            check(Hello { purpose, cluster: 0, from: 0, to: 0, ..hello() }, None);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,10 +1,13 @@
-//! Who are the members? Asked by one that is about to join, at the peer URLs of those that are there.
+//! Who are the members? Asked by one that is about to join, at the peer URLs of those that are there. And how is this one?
+//! Asked by administrators, whatever else of it does not answer.
 //!
 //! The answer is one frame of JSON. With mutual TLS only holders of a member certificate get it.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use store::peer::MemberInfo;
 use tokio::io::AsyncWriteExt as _;
@@ -49,17 +52,45 @@ struct WireMember {
 
 /// Asks the first of `urls` that answers. Errors: that of the last one.
 pub async fn ask_members(urls: &[String], tls: Option<&PeerTls>) -> Result<ClusterView, PeerError> {
-    let hello = Hello { version: VERSION, purpose: Purpose::Members, cluster: 0, from: 0, to: 0, instance: 0 };
+    let (url, answer) = ask(urls, tls, Purpose::Members).await?;
+    parse_view(&answer).ok_or(PeerError::Answer { with: url })
+}
+
+/// What the member at the first of `urls` that answers tells of itself, as its [`FigureSource`] renders it; empty from one
+/// that tells nothing. Errors: that of the last one.
+pub async fn ask_figures(urls: &[String], tls: Option<&PeerTls>) -> Result<Bytes, PeerError> {
+    Ok(ask(urls, tls, Purpose::Figures).await?.1)
+}
+
+/// Who answered, and what.
+async fn ask(urls: &[String], tls: Option<&PeerTls>, purpose: Purpose) -> Result<(String, Bytes), PeerError> {
+    let hello = Hello { version: VERSION, purpose, cluster: 0, from: 0, to: 0, instance: 0 };
     let mut opened = open(urls, tls, &hello).await?;
     let answer = timeout(ANSWER_WITHIN, read_frame(&mut opened.wire)).await;
     let answer = answer.map_err(|_| PeerError::Silent { with: opened.url.clone() })??;
-    parse_view(&answer).ok_or(PeerError::Answer { with: opened.url })
+    Ok((opened.url, answer))
 }
 
-/// Answers one such question.
-pub(crate) async fn answer(shared: &Arc<Shared>, started: &Started, wire: &mut Box<dyn Wire>) -> Result<(), PeerError> {
-    let view = ClusterView { cluster_id: started.cluster, member_id: started.member, members: shared.members() };
-    let text = render_view(&view);
+/// What a member tells of itself, as JSON.
+pub trait FigureSource: Send + Sync {
+    fn render(&self) -> Pin<Box<dyn Future<Output = String> + Send + '_>>;
+}
+
+/// Answers one question.
+pub(crate) async fn answer(
+    shared: &Arc<Shared>,
+    started: &Started,
+    question: Purpose,
+    wire: &mut Box<dyn Wire>,
+) -> Result<(), PeerError> {
+    let text = match (question, shared.figure_source()) {
+        (Purpose::Figures, None) => String::new(),
+        (Purpose::Figures, Some(source)) => source.render().await,
+        _ => {
+            let (cluster_id, member_id) = (started.cluster, started.member);
+            render_view(&ClusterView { cluster_id, member_id, members: shared.members() })
+        }
+    };
     wire.write_u32(text.len() as u32).await?;
     wire.write_all(text.as_bytes()).await?;
     Ok(wire.shutdown().await?)

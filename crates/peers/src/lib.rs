@@ -30,7 +30,7 @@ mod transfer;
 pub mod url;
 
 pub use error::PeerError;
-pub use inquiry::{ClusterView, ask_members};
+pub use inquiry::{ClusterView, FigureSource, ask_figures, ask_members};
 pub use network::{Inbox, Network, PeerFigures};
 pub use tls::PeerTls;
 pub use url::PeerUrl;

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::hello::{Hello, Purpose, VERSION, Verdict};
 use crate::inbound::{Inbound, OwnIds, decide_verdict};
+use crate::inquiry::FigureSource;
 use crate::lane::run_lane;
 use crate::queue::{Bounds, Drops, Queue};
 use crate::transfer::WriteBody;
@@ -105,6 +106,7 @@ impl Network {
                 tls: ArcSwapOption::from_pointee(tls),
                 instance: OsRng.next_u64(),
                 started: OnceLock::new(),
+                figures: OnceLock::new(),
                 membership: Mutex::default(),
                 peers: ArcSwap::default(),
                 inbound: Arc::default(),
@@ -120,6 +122,11 @@ impl Network {
         if self.shared.started.set(Started { cluster, member, inbox }).is_ok() {
             self.shared.apply_membership();
         }
+    }
+
+    /// Answers administrators' questions about this member with what `source` says. A second call has no effect.
+    pub fn tell_figures(&self, source: Weak<dyn FigureSource>) {
+        let _set_already = self.shared.figures.set(source);
     }
 
     /// Members of the cluster that this one is about to join: they are talked to until the store knows its membership.
@@ -213,6 +220,7 @@ pub(crate) struct Shared {
     tls: ArcSwapOption<PeerTls>,
     instance: u64,
     started: OnceLock<Started>,
+    figures: OnceLock<Weak<dyn FigureSource>>,
     membership: Mutex<Membership>,
     peers: ArcSwap<BTreeMap<u64, Arc<Peer>>>,
     pub(crate) inbound: Arc<Inbound>,
@@ -253,6 +261,11 @@ impl Shared {
 
     pub(crate) fn tls(&self) -> Option<PeerTls> {
         self.tls.load().as_deref().cloned()
+    }
+
+    /// `None`: this member tells nothing of itself, or no longer.
+    pub(crate) fn figure_source(&self) -> Option<Arc<dyn FigureSource>> {
+        self.figures.get()?.upgrade()
     }
 
     pub(crate) fn started(&self) -> Option<Started> {

@@ -3,12 +3,13 @@
 
 use std::io::Read;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use peers::tls::Material;
-use peers::{Inbox, Network, PeerTls, ask_members};
+use peers::{FigureSource, Inbox, Network, PeerTls, ask_figures, ask_members};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use store::MemberInfo;
 use store::peer::Transport as _;
@@ -146,6 +147,14 @@ impl Authority {
     }
 }
 
+struct Healthy;
+
+impl FigureSource for Healthy {
+    fn render(&self) -> Pin<Box<dyn Future<Output = String> + Send + '_>> {
+        Box::pin(std::future::ready("healthy".to_owned()))
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_of_all_sizes_go_both_ways_over_mutual_tls() {
     let authority = Authority::new();
@@ -168,6 +177,11 @@ async fn frames_of_all_sizes_go_both_ways_over_mutual_tls() {
     assert_eq!(a.network.figures()[0].problem, None);
     let view = ask_members(&[format!("https://{at_b}")], authority.tls().as_ref()).await.unwrap();
     assert_eq!((view.cluster_id, view.member_id, view.members.len()), (7, 2, 2));
+    let asked = async || ask_figures(&[format!("https://{at_b}")], authority.tls().as_ref()).await.unwrap();
+    assert_eq!(asked().await, "", "it tells nothing yet");
+    let source: Arc<dyn FigureSource> = Arc::new(Healthy);
+    b.network.tell_figures(Arc::downgrade(&source));
+    assert_eq!(asked().await, "healthy");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -192,8 +206,9 @@ async fn strangers_are_refused_and_told_why() {
     twin.knows(&[(3, url.clone())]);
     let problem = twin.problem(3).await;
     assert!(problem.contains("member id 2 is used twice"), "{problem}");
-    let asked = ask_members(std::slice::from_ref(&url), Authority::new().tls().as_ref()).await;
-    assert!(asked.is_err());
+    let foreign = Authority::new().tls();
+    assert!(ask_members(std::slice::from_ref(&url), foreign.as_ref()).await.is_err());
+    assert!(ask_figures(std::slice::from_ref(&url), foreign.as_ref()).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,23 +1,17 @@
-//! A server's own figures, as `GET /holdfast/figures` gives them to administrators: the store's, the network's, certificates.
+//! A server's own figures, as it tells them to administrators on its peer port: the store's, the network's, certificates.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use apiserver::body::{Body, full, response};
-use apiserver::chain::{MetricsSource, PathHandler};
+use apiserver::chain::MetricsSource;
 use apiserver::pki::authority::CertificateFacts;
 use base::Clock;
 use futures::future::BoxFuture;
-use http::request::Parts;
-use http::{Method, Response, StatusCode};
 use k8s_openapi::jiff::Timestamp;
-use peers::{Network, PeerFigures};
+use peers::{FigureSource, Network, PeerFigures};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use store::{Kv as _, PeerStatus, Status, Store};
-
-pub const PATH: &str = "/holdfast/figures";
 
 /// What one server knows of itself and of the others. Times in milliseconds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -72,8 +66,8 @@ pub struct Certificate {
 }
 
 impl Figures {
-    pub fn parse(answer: &Value) -> Option<Self> {
-        serde_json::from_value(answer.clone()).ok()
+    pub fn parse(answer: &[u8]) -> Option<Self> {
+        serde_json::from_slice(answer).ok()
     }
 
     fn of(status: &Status, peers: &[PeerFigures], since_start: Duration, now: Timestamp) -> Self {
@@ -135,40 +129,31 @@ pub fn certificates(data_dir: &Path) -> Vec<Certificate> {
     found
 }
 
-/// Serves the figures.
-pub struct FigureRoutes {
+/// Tells the figures, to administrators and as metrics.
+pub struct OwnFigures {
     pub store: Arc<Store>,
     pub network: Arc<Network>,
     pub data_dir: PathBuf,
     pub clock: Arc<dyn Clock>,
 }
 
-impl FigureRoutes {
-    async fn answer(&self) -> Response<Body> {
-        let status = match self.store.status().await {
-            Ok(status) => status,
-            Err(error) => return response(StatusCode::SERVICE_UNAVAILABLE, full(error.to_string())),
-        };
-        let clock = &self.clock;
-        let figures = Figures::of(&status, &self.network.figures(), clock.monotonic(), clock.now());
-        let figures = Figures { certificates: certificates(&self.data_dir), ..figures };
-        // Numbers and texts can always be written.
-        Response::new(full(serde_json::to_vec(&figures).unwrap_or_default()))
-    }
-}
-
-impl PathHandler for FigureRoutes {
-    fn serve<'a>(&'a self, parts: &'a Parts) -> BoxFuture<'a, Option<Response<Body>>> {
+impl FigureSource for OwnFigures {
+    fn render(&self) -> BoxFuture<'_, String> {
         Box::pin(async move {
-            match (&parts.method, parts.uri.path()) {
-                (&Method::GET, PATH) => Some(self.answer().await),
-                _ => None,
-            }
+            let status = match self.store.status().await {
+                Ok(status) => status,
+                Err(error) => Status { stopped: Some(error.to_string().into()), ..Status::default() },
+            };
+            let clock = &self.clock;
+            let figures = Figures::of(&status, &self.network.figures(), clock.monotonic(), clock.now());
+            let figures = Figures { certificates: certificates(&self.data_dir), ..figures };
+            // Numbers and texts can always be written.
+            serde_json::to_string(&figures).unwrap_or_default()
         })
     }
 }
 
-impl MetricsSource for FigureRoutes {
+impl MetricsSource for OwnFigures {
     fn render(&self) -> BoxFuture<'_, String> {
         Box::pin(async move {
             // A store that has ended has no figures.

@@ -18,7 +18,7 @@ fn server(id: &str, name: &str) -> Server {
         ..Figures::default()
     };
     let halfway = Timestamp::from_second(NOW).unwrap();
-    let url = format!("https://{name}:6443");
+    let url = format!("https://{name}:2380");
     Server { id: id.to_owned(), name: name.to_owned(), url, is_learner: false, halfway, figures: Ok(figures) }
 }
 
@@ -147,6 +147,6 @@ fn figures_are_read_as_they_were_written_and_unknown_ones_are_left() {
     };
     let mut value = serde_json::to_value(&figures).unwrap();
     value["fromTheFuture"] = json!(1);
-    assert_eq!(Figures::parse(&value), Some(figures));
-    assert_eq!(Figures::parse(&json!("x")), None);
+    assert_eq!(Figures::parse(value.to_string().as_bytes()), Some(figures));
+    assert_eq!(Figures::parse(b""), None);
 }

@@ -5,6 +5,7 @@
 //! that was acknowledged is lost.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod doctor;
 mod etcd;
 mod etcd_port;
 mod grows;

@@ -124,6 +124,13 @@ impl Server {
         command
     }
 
+    /// What `holdfast doctor` prints beside this server.
+    pub fn doctor(&self) -> String {
+        let mut command = holdfast(&["doctor"]);
+        command.arg("--data-dir").arg(self.data()).arg("--run-dir").arg(self.directory.join("run"));
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    }
+
     /// The flags to join with, from a new token.
     pub fn token(&self) -> Vec<String> {
         self.command(&["token"]).split_whitespace().skip(2).map(str::to_owned).collect()
