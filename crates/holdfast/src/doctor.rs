@@ -3,13 +3,14 @@
 //! ```text
 //! this machine (process, port, log) ┐
 //! every server's own figures        ├─> Seen ──[findings]──> lines on the screen, exit code 0 (healthy) or 1
-//! nodes, Pods, Leases               ┘
+//! nodes, Pods, Leases               ┘          └─[servers]──> a line each
 //! ```
 //!
 //! Invariant: whatever does not answer is a finding itself, within a bounded time; nothing here changes anything.
 
 mod figures;
 mod findings;
+mod servers;
 #[cfg(test)]
 mod tests;
 
@@ -37,9 +38,13 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 /// Of the end of the log, this much is searched for the last error.
 const LOG_TAIL_BYTES: usize = 256 << 10;
 
-/// Prints the findings; fails if there is one.
+/// Prints the servers and the findings; fails if there is one.
 pub fn run(place: &PlaceArgs) -> CommandResult {
-    let findings = diagnose(&block_on(look(place))?);
+    let seen = block_on(look(place))?;
+    for line in servers::describe(&seen) {
+        println!("{line}");
+    }
+    let findings = diagnose(&seen);
     for Finding { what, why, next } in &findings {
         println!("{what}\n  why:  {why}\n  next: {next}");
     }

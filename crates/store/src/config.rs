@@ -36,6 +36,9 @@ pub struct Config {
     pub checkpoint_log_bytes: u64,
     /// So many applied entries are kept in memory for members that were away for a moment; others are sent a snapshot.
     pub log_entries_kept: usize,
+    /// So many entries may wait for this disk in memory, up to 128 MiB. From half of that on, what others have made durable is
+    /// not written any more: the log begins anew, behind a checkpoint, when the disk is back.
+    pub log_entries_waiting_max: u64,
     /// Disk space held back, so that deletes can be logged when the disk is full.
     pub reserve_bytes: u64,
     /// How often the store looks at its clock (leases, compaction, space).
@@ -69,6 +72,7 @@ impl Default for Config {
             segment_bytes: 64 << 20,
             checkpoint_log_bytes: 32 << 20,
             log_entries_kept: 20_000,
+            log_entries_waiting_max: 400_000,
             reserve_bytes: 64 << 20,
             tick_interval: Duration::from_millis(100),
         }

@@ -152,6 +152,8 @@ pub(crate) enum Output {
         file: String,
         index: u64,
     },
+    /// Later batches begin the log anew, behind the newest checkpoint.
+    RestartLog,
     /// A received snapshot is not wanted.
     Discard {
         file: String,
@@ -225,7 +227,7 @@ impl Driver {
         seed: u64,
     ) -> Result<Self, OpenError> {
         let now = clock.monotonic();
-        let member = Member::new(&mut recovered, seed, config.log_entries_kept)
+        let member = Member::new(&mut recovered, seed, &config)
             .map_err(|source| OpenError::Consensus { detail: source.to_string().into() })?;
         let compactor = Compactor::new(&config, recovered.state.revision, now);
         let mut driver = Self {

@@ -31,6 +31,8 @@ pub(crate) enum LogRequest {
         file: String,
         index: u64,
     },
+    /// The newest checkpoint takes the place of everything before it; the log goes on behind it.
+    Restart,
     HoldReserve,
     ReleaseReserve,
 }
@@ -71,8 +73,14 @@ impl LogWorker {
 
     /// Writes the next batches with one sync. `false`: there is nothing to write, or no room for it.
     fn next_group(&mut self, report: &mut dyn FnMut(LogReport)) -> bool {
-        if let Some(LogRequest::Install { .. }) = self.queue.front() {
-            return self.install(report);
+        match self.queue.front() {
+            Some(LogRequest::Install { .. }) => return self.install(report),
+            Some(LogRequest::Restart) => {
+                self.wal.restart();
+                self.queue.pop_front();
+                return true;
+            }
+            _ => {}
         }
         let mut bytes = 0;
         let batches = self.queue.iter().take_while(|request| match request {

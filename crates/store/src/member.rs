@@ -9,8 +9,13 @@
 //! - What a majority has made durable is applied even if this disk is behind: the library, which applies only what it is told
 //!   is persisted, is told so as soon as an entry is committed. Its commitment is by others then, so no quorum changes. Term
 //!   and vote may be behind as well: what depends on them is held back here. A snapshot is never acknowledged early.
+//! - When too much waits for this disk, what a majority has is not written any more: the member has left its log, promises
+//!   nothing and does not lead. When the disk is back, the log begins anew behind a checkpoint.
 //!
 //! Invariant: `persisted()` is what is durable here; nobody else is ever told more.
+
+mod left_log;
+mod received;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -18,6 +23,7 @@ use protobuf::Message as _;
 use raft::eraftpb::{ConfChange, ConfState, Entry, EntryType, HardState, Message, MessageType};
 use raft::{Config, GetEntriesContext, RawNode, ReadState, SnapshotStatus, StateRole};
 
+use self::left_log::Left;
 use crate::command::Command;
 use crate::peer::MemberChange;
 use crate::proposal::ProposalId;
@@ -45,13 +51,12 @@ const GONE_TICKS: u32 = 150;
 const HEARTBEAT_TICKS: usize = 5;
 /// Entries of one message, in bytes; one entry at least.
 const MESSAGE_BYTES: u64 = 1 << 20;
-/// Messages under way to one member. A member whose disk is stuck acknowledges none of them and needs them all the same, each of an
-/// entry perhaps, until it takes no more.
-const MESSAGES_IN_FLIGHT: usize = UNDURABLE_ENTRIES_MAX as usize;
+/// Messages under way to one member, each of an entry perhaps. A member whose disk is stuck confirms none of them, but says
+/// what it has received.
+const MESSAGES_IN_FLIGHT: usize = 400_000;
 /// Committed entries that are handed out at a time, in bytes.
 const COMMITTED_BYTES: u64 = 16 << 20;
-/// So much may wait for this disk. Then the member takes no more entries until the disk has caught up.
-const UNDURABLE_ENTRIES_MAX: u64 = 400_000;
+/// So much may wait for this disk.
 const UNDURABLE_BYTES_MAX: usize = 128 << 20;
 /// Applied entries that are kept for members that were away for a moment, in bytes.
 const KEPT_BYTES: usize = 32 << 20;
@@ -70,6 +75,12 @@ pub(crate) struct Member {
     acknowledged: usize,
     undurable_entries: u64,
     undurable_bytes: usize,
+    waiting_max: u64,
+    /// The newest step of the library.
+    ticket: u64,
+    left: Option<Left>,
+    /// As leader: what others say that they have received, in this term.
+    received: HashMap<u64, u64>,
     /// Of its messages, so many are votes or ask for votes.
     held_votes: usize,
     persisted: u64,
@@ -90,6 +101,8 @@ pub(crate) struct Rules {
     pub(crate) hold_votes: bool,
     /// Hold acknowledgements back until what they acknowledge is on the disk.
     pub(crate) hold_acknowledgements: bool,
+    /// Say nothing that depends on steps which are not written because the log was left.
+    pub(crate) hold_unwritten: bool,
 }
 
 /// A step of the library that has not reached the disk.
@@ -142,7 +155,11 @@ pub(crate) struct PeerProgress {
 
 impl Member {
     /// Goes on after recovery. `seed` scatters the election timeouts.
-    pub(crate) fn new(recovered: &mut Recovered, seed: u64, kept_entries: usize) -> Result<Self, raft::Error> {
+    pub(crate) fn new(
+        recovered: &mut Recovered,
+        seed: u64,
+        config: &crate::config::Config,
+    ) -> Result<Self, raft::Error> {
         let me = recovered.identity.member;
         let vitals = recovered.vitals;
         let state = &recovered.state;
@@ -151,7 +168,7 @@ impl Member {
         let entries = std::mem::take(&mut recovered.entries);
         let log = RaftLog::new((state.index, state.term), state.cluster.conf_state(), entries, hard_state);
         let persisted = log.last();
-        let config = Config {
+        let raft_config = Config {
             id: me,
             election_tick: ELECTION_TICKS,
             // No timeout of `scatter_timeout` is so long.
@@ -171,17 +188,26 @@ impl Member {
             me,
             run: vitals.run + 1,
             seed,
-            node: RawNode::new(&config, log, &logger)?,
+            node: RawNode::new(&raft_config, log, &logger)?,
             undurable: VecDeque::new(),
             acknowledged: 0,
             undurable_entries: 0,
             undurable_bytes: 0,
+            waiting_max: config.log_entries_waiting_max,
+            ticket: 0,
+            left: None,
+            received: HashMap::new(),
             held_votes: 0,
             persisted,
             snapshot_under_way: None,
-            kept_entries,
+            kept_entries: config.log_entries_kept,
             silence: HashMap::new(),
-            rules: Rules { apply_before_durable: true, hold_votes: true, hold_acknowledgements: true },
+            rules: Rules {
+                apply_before_durable: true,
+                hold_votes: true,
+                hold_acknowledgements: true,
+                hold_unwritten: true,
+            },
         };
         member.scatter_timeout();
         Ok(member)
@@ -232,9 +258,9 @@ impl Member {
         self.persisted
     }
 
-    /// The disk is so far behind that nothing more is taken.
+    /// So much waits for this disk that nothing more is taken.
     pub(crate) fn is_congested(&self) -> bool {
-        self.undurable_entries > UNDURABLE_ENTRIES_MAX || self.undurable_bytes > UNDURABLE_BYTES_MAX
+        self.undurable_entries > self.waiting_max || self.undurable_bytes > UNDURABLE_BYTES_MAX
     }
 
     pub(crate) fn positions(&self) -> Positions {
@@ -294,7 +320,11 @@ impl Member {
     /// Takes a message of another member.
     pub(crate) fn step(&mut self, mut message: Message) {
         self.skip_committed(&mut message);
-        if self.takes_snapshot() && message.get_msg_type() == MessageType::MsgTimeoutNow {
+        let cannot_lead = self.takes_snapshot() || self.has_left_log();
+        if cannot_lead && message.get_msg_type() == MessageType::MsgTimeoutNow {
+            return;
+        }
+        if self.goes_on_behind_received(&message) {
             return;
         }
         if self.is_congested() && message.get_msg_type() == MessageType::MsgAppend && !message.entries.is_empty() {
@@ -331,6 +361,7 @@ impl Member {
     /// its request for votes, waits for the disk, an election is under way and no time passes: a new one would end it, and with
     /// slow disks that would go on for ever. Nor does a member run whose state is on its way.
     pub(crate) fn tick(&mut self, is_stuck: bool) {
+        let is_stuck = is_stuck || self.has_left_log();
         if !self.is_leader() && (is_stuck || self.holds_vote() || self.takes_snapshot()) {
             self.node.raft.election_elapsed = 0;
         }
@@ -348,7 +379,7 @@ impl Member {
 
     /// Runs for leader now: for a member that is the only voter.
     pub(crate) fn campaign(&mut self) {
-        if self.undurable.is_empty() {
+        if self.undurable.is_empty() && !self.has_left_log() {
             // Refused if it leads already.
             self.node.campaign().ok();
             self.scatter_timeout();
@@ -375,7 +406,9 @@ impl Member {
     }
 
     pub(crate) fn report_unreachable(&mut self, id: u64) {
-        self.node.report_unreachable(id);
+        if !self.probe_behind_received(id, u64::MAX) {
+            self.node.report_unreachable(id);
+        }
     }
 
     pub(crate) fn report_snapshot(&mut self, id: u64, ok: bool) {
@@ -399,13 +432,14 @@ impl Member {
     pub(crate) fn applied(&mut self, position: (u64, u64), conf_state: Option<ConfState>, is_alone: bool) {
         self.node.advance_apply_to(position.0);
         self.scatter_timeout();
-        let needed = self.needed_after();
+        let returns_after = self.left.as_ref().and_then(|left| left.returns_after).unwrap_or(u64::MAX);
+        let needed = self.needed_after().min(returns_after);
         let kept_entries = self.kept_entries;
         let log = self.node.mut_store();
         log.set_applied(position, conf_state);
         if is_alone {
             // Who comes later gets a snapshot.
-            log.trim(0, 0, u64::MAX);
+            log.trim(0, 0, returns_after);
         } else {
             log.trim(kept_entries, KEPT_BYTES, needed);
             log.trim(usize::MAX, KEPT_BYTES_FOR_OTHERS, u64::MAX);
@@ -415,6 +449,7 @@ impl Member {
     /// As leader: notes who can be reached.
     fn listen(&mut self) {
         if !self.is_leader() {
+            self.received.clear();
             return self.silence.clear();
         }
         let before = std::mem::take(&mut self.silence);
@@ -441,20 +476,6 @@ impl Member {
         }
     }
 
-    /// As leader: what somebody who can be reached has not confirmed to have, be it that its disk is slow or that a snapshot
-    /// is on its way to it, begins after this position.
-    fn needed_after(&self) -> u64 {
-        if !self.is_leader() {
-            return u64::MAX;
-        }
-        let is_there = |id: &u64| *id != self.me && self.silence.get(id).is_none_or(|ticks| *ticks < GONE_TICKS);
-        let others = self.node.raft.prs().iter().filter(|(id, _)| is_there(id));
-        // Of whom nothing is known yet, it will be asked where the next message begins.
-        let matched =
-            others.map(|(_, progress)| if progress.matched > 0 { progress.matched } else { progress.next_idx - 1 });
-        matched.chain(self.snapshot_under_way).min().unwrap_or(u64::MAX)
-    }
-
     /// The next step, if there is something to do.
     pub(crate) fn take_effects(&mut self) -> Option<Effects> {
         self.acknowledge_committed();
@@ -463,6 +484,7 @@ impl Member {
         }
         let mut ready = self.node.ready();
         let ticket = ready.number();
+        self.ticket = ticket;
         let mut effects = Effects {
             messages: ready.take_messages(),
             committed: ready.take_committed_entries(),
@@ -479,6 +501,10 @@ impl Member {
         if !ready.snapshot().is_empty() {
             let head = ready.snapshot().get_metadata();
             snapshot = Some(head.index);
+            // It takes the place of all that was not written.
+            let unwritten = self.unwritten_from();
+            self.forget_steps(unwritten..self.undurable.len());
+            self.left = None;
             self.node.mut_store().restart((head.index, head.term), head.get_conf_state().clone());
             effects.snapshot = Some((ticket, head.index));
         }
@@ -486,10 +512,10 @@ impl Member {
         let must_write = ready.must_sync();
         self.node.advance_append_async(ready);
         let undurable = self.note(ticket, &entries, snapshot, !must_write, held);
-        if must_write {
+        if must_write && !self.has_left_log() {
             effects.batch = Some(self.batch(ticket, &entries));
         }
-        if undurable.is_written && self.undurable.is_empty() {
+        if undurable.is_written && self.undurable.is_empty() && !self.holds_unwritten() {
             self.node.on_persist_ready(ticket);
             effects.messages.extend(undurable.messages);
         } else {
@@ -516,7 +542,8 @@ impl Member {
     }
 
     fn batch(&self, ticket: u64, entries: &[Entry]) -> Batch {
-        let first_index = entries.first().map_or(self.node.raft.raft_log.last_index() + 1, |entry| entry.index);
+        let end = self.left.as_ref().map_or(self.node.store().last(), |left| left.index);
+        let first_index = entries.first().map_or(end + 1, |entry| entry.index);
         let mut records = vec![encode_vitals(&self.vitals())];
         records.extend(entries.iter().map(encode_entry));
         Batch { ticket, first_index, entries: entries.len() as u64, records }
@@ -531,7 +558,9 @@ impl Member {
     pub(crate) fn durable(&mut self, ticket: u64) -> Vec<Message> {
         let mut messages = Vec::new();
         let mut number = None;
-        while let Some(done) = self.undurable.pop_front_if(|step| step.ticket <= ticket || step.is_written) {
+        let written = self.left.as_ref().filter(|_| self.holds_unwritten()).map_or(u64::MAX, |left| left.ticket);
+        let is_done = |step: &Undurable| step.ticket <= ticket || step.is_written && step.ticket <= written;
+        while let Some(done) = self.undurable.pop_front_if(|step| is_done(step)) {
             number = Some(done.ticket);
             self.acknowledged = self.acknowledged.saturating_sub(1);
             self.undurable_entries -= done.entries;
@@ -552,28 +581,6 @@ impl Member {
         self.held_votes > 0
     }
 
-    /// What this member has received of its leader and not acknowledged, because its disk is behind: term and index.
-    pub(crate) fn unconfirmed(&self) -> Option<(u64, u64)> {
-        let mut newest_first = self.undurable.iter().rev().flat_map(|step| step.messages.iter().rev());
-        let newest = newest_first.find(|message| is_acknowledgement(message))?;
-        (newest.term == self.term()).then_some((newest.term, newest.index))
-    }
-
-    /// As leader: a member has received everything up to `index`, though its disk has not. It need not be asked where to
-    /// begin any more; it counts for nothing else.
-    pub(crate) fn received(&mut self, from: u64, (term, index): (u64, u64)) {
-        if !self.is_leader() || term != self.term() {
-            return;
-        }
-        let Some(progress) = self.node.raft.mut_prs().get_mut(from) else { return };
-        if progress.state == raft::ProgressState::Probe && index >= progress.matched {
-            let next = progress.next_idx.max(index + 1);
-            progress.become_replicate();
-            progress.next_idx = next;
-            self.node.raft.send_append(from);
-        }
-    }
-
     /// Tells the library of what is committed, and so durable on a majority, as if it were durable here.
     fn acknowledge_committed(&mut self) {
         if !self.rules.apply_before_durable {
@@ -590,6 +597,10 @@ impl Member {
         }
         if let Some(number) = number {
             self.node.on_persist_ready(number);
+        }
+        let unwritten = self.unwritten_from();
+        if unwritten < self.acknowledged {
+            self.forget_steps(unwritten..self.acknowledged);
         }
     }
 
@@ -697,7 +708,8 @@ mod tests {
             log_bytes: 0,
             checkpoint_bytes: 0,
         };
-        Member::new(&mut recovered, 7, 100).unwrap()
+        let config = crate::config::Config { log_entries_kept: 100, log_entries_waiting_max: 10, ..Default::default() };
+        Member::new(&mut recovered, 7, &config).unwrap()
     }
 
     fn entry() -> Entry {

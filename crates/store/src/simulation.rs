@@ -8,7 +8,8 @@
 //!
 //! A seed decides everything; the same seed does the same again. [`run`] throws all faults at a cluster and checks that it is
 //! linearizable, loses nothing, keeps leases, delivers watches whole and comes back when the faults end. [`run_slow_disk`]
-//! checks that one slow or stuck disk of three is not noticed, [`run_power_cuts`] that nothing depends on a disk that has not
+//! checks that one slow or stuck disk of three is not noticed, [`run_long_stuck_disk`] that neither is one that is stuck for long,
+//! [`run_power_cuts`] that nothing depends on a disk that has not
 //! answered, [`run_killed_leaders`] that a killed leader is followed soon, [`run_false_hints`] that one that lives is not. There are negative controls ([`Broken`]) that they must catch.
 //!
 //! Reading order: `world`, `node`, `clients`, `watcher`, `faults`, `rot` (damage), `peace` (the end of a run), `oracle`.
@@ -47,6 +48,8 @@ pub enum Broken {
     VotesNotHeld,
     /// Entries are acknowledged before they are on the disk.
     AcknowledgementsNotHeld,
+    /// What is not written because the log was left is acknowledged when the disk is back.
+    UnwrittenNotHeld,
     /// Leases end before their time.
     LeasesCut,
     /// Leases are renewed that nobody wants.
@@ -67,6 +70,8 @@ pub struct Figures {
     pub unknown: u64,
     pub crashes: u64,
     pub snapshots: u64,
+    /// Logs that begun anew because their disk had been too far behind.
+    pub returns: u64,
     pub leaders: u64,
     pub changes: u64,
     pub watched: u64,
@@ -81,6 +86,7 @@ pub fn run(seed: u64, broken: Broken) -> Result<Figures, String> {
         let mut rng = SeededRng::new(seed);
         let members = [1, 3, 3, 3, 5][rng.below(5) as usize];
         let mut world = World::new(seed, members, broken);
+        world.bound_waiting([400_000, 40, 10]);
         world.faults.enabled = true;
         world.run_for(Duration::from_secs(7))?;
         world.make_peace();
@@ -94,6 +100,7 @@ pub fn run(seed: u64, broken: Broken) -> Result<Figures, String> {
 pub fn run_slow_disk(seed: u64, broken: Broken) -> Result<Figures, String> {
     guarded(|| {
         let mut world = World::new(seed, 3, broken);
+        world.bound_waiting([400_000, 200, 80]);
         world.run_for(Duration::from_secs(2))?;
         world.clients.purpose = Purpose::Steady;
         world.run_for(Duration::from_secs(1))?;
@@ -114,11 +121,83 @@ pub fn run_slow_disk(seed: u64, broken: Broken) -> Result<Figures, String> {
     })
 }
 
+/// Three members, and the disk of one is stuck for so long that its log is left behind, while the leader is told now and then that
+/// messages to it were lost. Nobody may notice, and when the disk is back, that member must be as good as any: another
+/// one is lost, and writes go on. `Err`: what an oracle found.
+pub fn run_long_stuck_disk(seed: u64, broken: Broken) -> Result<Figures, String> {
+    guarded(|| {
+        let mut world = World::new(seed, 3, broken);
+        world.bound_waiting([200, 120, 80]);
+        world.run_for(Duration::from_secs(2))?;
+        world.clients.purpose = Purpose::Steady;
+        world.run_for(Duration::from_secs(1))?;
+        let stuck = 1 + seed % 3;
+        world.slow_down(stuck, Duration::MAX);
+        world.run_for(Duration::from_secs(1))?;
+        world.expect_speed(Some(Duration::from_millis(60)));
+        for _ in 0..6 {
+            world.schedule(Duration::ZERO, Event::Unreachable { to: world.leader(), id: stuck });
+            world.run_for(Duration::from_millis(1500))?;
+        }
+        let (snapshots, leader) = (world.figures.snapshots, world.leader());
+        world.slow_down(stuck, Duration::from_millis(1));
+        world.run_for(Duration::from_secs(2))?;
+        world.expect_speed(None);
+        if (world.figures.returns, snapshots) != (1, 0) {
+            return Err(format!("{} returns to the log, {snapshots} snapshots", world.figures.returns));
+        }
+        let lost = (1..=3).find(|id| ![stuck, leader].contains(id)).unwrap_or(leader);
+        world.crash(lost, Duration::from_secs(4));
+        world.run_for(Duration::from_secs(1))?;
+        world.expect_speed(Some(Duration::from_millis(60)));
+        world.run_for(Duration::from_secs(2))?;
+        world.expect_speed(None);
+        world.make_peace();
+        world.settle(Duration::from_secs(12))?;
+        world.finish()
+    })
+}
+
+/// Three members; a disk that was stuck for long comes back, and its member loses power before its log goes on. Or another disk gets
+/// slow just then, all lose power, and the leader, who alone has everything, comes back last. `Err`: what an oracle found.
+pub fn run_cut_returns(seed: u64, broken: Broken) -> Result<Figures, String> {
+    guarded(|| {
+        let mut rng = SeededRng::new(seed ^ 0x5ee);
+        let mut world = World::new(seed, 3, broken);
+        world.bound_waiting([200, 120, 80]);
+        world.run_for(Duration::from_secs(3))?;
+        world.clients.purpose = Purpose::Steady;
+        for _ in 0..6 {
+            let leader = world.leader();
+            let (stuck, slow) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+            world.slow_down(stuck, Duration::MAX);
+            world.run_for(Duration::from_secs(1))?;
+            let is_alone = rng.below(2) == 0;
+            if !is_alone {
+                world.slow_down(slow, Duration::from_millis(600));
+            }
+            world.slow_down(stuck, Duration::from_millis(1));
+            world.run_for(Duration::from_millis(1 + rng.below(30)))?;
+            world.crash(stuck, Duration::from_millis(50));
+            if !is_alone {
+                world.slow_down(slow, Duration::from_millis(1));
+                world.crash(slow, Duration::from_millis(100));
+                world.crash(leader, Duration::from_secs(3));
+            }
+            world.run_for(Duration::from_secs(4))?;
+        }
+        world.make_peace();
+        world.settle(Duration::from_secs(20))?;
+        world.finish()
+    })
+}
+
 /// Three members with slow disks lose power all at once, again and again. `Err`: what an oracle found.
 pub fn run_power_cuts(seed: u64, broken: Broken) -> Result<Figures, String> {
     guarded(|| {
         let mut rng = SeededRng::new(seed ^ 0xc075);
         let mut world = World::new(seed, 3, broken);
+        world.bound_waiting([400_000, 40, 10]);
         world.run_for(Duration::from_secs(3))?;
         for _ in 0..6 {
             for member in 1..=3 {

@@ -105,6 +105,7 @@ fn carry_out(outputs: Vec<Output>, outlets: &Outlets) {
         let sent = match output {
             Output::Append(batch) => outlets.log.send(LogRequest::Append(batch)).is_ok(),
             Output::Install { file, index } => outlets.log.send(LogRequest::Install { file, index }).is_ok(),
+            Output::RestartLog => outlets.log.send(LogRequest::Restart).is_ok(),
             Output::HoldReserve => outlets.log.send(LogRequest::HoldReserve).is_ok(),
             Output::ReleaseReserve => outlets.log.send(LogRequest::ReleaseReserve).is_ok(),
             Output::Checkpoint(job) => outlets.checkpoints.send(job).is_ok(),

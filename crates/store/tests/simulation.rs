@@ -4,7 +4,8 @@
 use std::ops::Range;
 
 use store::simulation::{
-    Broken, Figures, run, run_false_hints, run_killed_leaders, run_power_cuts, run_slow_disk, sweep,
+    Broken, Figures, run, run_cut_returns, run_false_hints, run_killed_leaders, run_long_stuck_disk, run_power_cuts,
+    run_slow_disk, sweep,
 };
 
 /// These seeds, on all processors.
@@ -38,6 +39,18 @@ fn what_was_found_once_is_not_found_again() {
 #[test]
 fn one_slow_disk_of_three_is_not_noticed() {
     all_pass(0..9, run_slow_disk);
+}
+
+/// So long that too much waits for it, and its log is left behind.
+#[test]
+fn a_disk_that_is_stuck_for_long_is_not_noticed_and_counts_again_when_it_is_back() {
+    all_pass(0..9, run_long_stuck_disk);
+}
+
+#[test]
+fn a_disk_that_comes_back_after_long_promises_nothing_before_its_log_goes_on() {
+    all_pass(0..20, run_cut_returns);
+    caught(0..60, Broken::UnwrittenNotHeld, run_cut_returns);
 }
 
 #[test]

@@ -4,7 +4,8 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::jiff::Timestamp;
 
-use super::figures::{Certificate, Figures};
+use super::figures::{Certificate, Figures, Move};
+use super::servers::{newest_move, span, title_of};
 use crate::status;
 
 /// A disk that takes longer for a write is slow; the leader's is replaced as leader from 200 ms on.
@@ -75,7 +76,7 @@ pub struct Server {
 }
 
 impl Server {
-    fn title(&self) -> String {
+    pub fn title(&self) -> String {
         if self.name.is_empty() { format!("server {}", self.id) } else { format!("server {} ({})", self.name, self.id) }
     }
 }
@@ -259,15 +260,11 @@ fn find_leadership(seen: &Seen, found: &mut Vec<Finding>) {
             "start the servers that are down, and let them reach each other's peer port",
         ));
     }
-    let moves = answering.iter().filter_map(|figures| figures.last_move.as_ref());
-    // Every server tells of the same move; the leader that gave up knows the reason best.
-    let newest = moves.filter(|moved| moved.ago_seconds <= MOVED_SECONDS_MAX && !moved.from.is_empty());
-    if let Some(moved) = newest.min_by_key(|moved| (moved.ago_seconds, moved.reason.is_empty())) {
-        let name =
-            |id: &str| seen.servers.iter().find(|server| server.id == id).map_or_else(|| id.to_owned(), Server::title);
+    let is_recent = |moved: &&Move| moved.ago_seconds <= MOVED_SECONDS_MAX && !moved.from.is_empty();
+    if let Some(moved) = newest_move(seen).filter(is_recent) {
         found.push(finding(
-            format!("leadership has moved to {}", name(&moved.to)),
-            format!("{} s ago, from {}: {}", moved.ago_seconds, name(&moved.from), moved.reason),
+            format!("leadership has moved to {}", title_of(seen, &moved.to)),
+            format!("{} ago, from {}: {}", span(moved.ago_seconds), title_of(seen, &moved.from), moved.reason),
             "nothing to do for itself; look after what the reason names",
         ));
     }

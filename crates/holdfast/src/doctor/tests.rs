@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::figures::{Certificate, Figures, Move, Peer};
 use super::findings::{Here, Seen, Server, diagnose};
+use super::servers::describe;
 
 const NOW: i64 = 1_800_000_000;
 
@@ -107,6 +108,23 @@ fn the_last_move_of_leadership_is_told_once_with_its_reason() {
     let mut seen = healthy();
     of(&mut seen, 0).last_move = moved(7200, "long ago");
     assert_eq!(diagnose(&seen), []);
+}
+
+#[test]
+fn servers_stand_beside_each_other() {
+    let mut seen = healthy();
+    let reason = "its disk takes 800ms a write, that of a 1ms".to_owned();
+    of(&mut seen, 0).last_move = Some(Move { ago_seconds: 11_000, from: "b".to_owned(), to: "a".to_owned(), reason });
+    *of(&mut seen, 1) = Figures { disk_ms: 812.3, fsync_p50_ms: 1.0, fsync_p99_ms: 900.0, ..of(&mut seen, 1).clone() };
+    seen.servers[2].figures = Err("connection refused".to_owned());
+    let lines = describe(&seen);
+    let quiet = "takes 2.0 ms now, since its start p50 0.0 ms, p99 0.0 ms  store 1024 of 8192 MiB";
+    assert_eq!(lines[0], format!("server cp1 (a)  leads     a write to its log {quiet}"));
+    assert!(lines[1].starts_with("server cp2 (b)  follows   a write to its log takes 812.3 ms now"), "{}", lines[1]);
+    assert_eq!(lines[2], "server cp3 (c)  does not answer");
+    let led = "server cp1 (a) has led for 3 h 3 min, after server cp2 (b): its disk takes 800ms a write, that of a 1ms";
+    assert_eq!(lines[3..], [led]);
+    assert_eq!(describe(&Seen::default()), [""; 0]);
 }
 
 #[test]

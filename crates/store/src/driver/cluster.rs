@@ -249,6 +249,11 @@ impl Driver {
             self.member.campaign();
         }
         self.take_effects();
+        if self.member.leave_log() {
+            tracing::warn!(
+                "too much waits for this disk: from here on its log is left out, and begins anew once the disk is back"
+            );
+        }
         self.report_received(now);
         if now.saturating_sub(self.last_health) >= HEALTH_EVERY {
             self.last_health = now;
@@ -259,8 +264,8 @@ impl Driver {
 
     /// A slow disk holds acknowledgements back; without a word of what has arrived, a leader that lost track would send no more.
     fn report_received(&mut self, now: Duration) {
-        let is_behind =
-            self.write_since.front().is_some_and(|(_, since)| now.saturating_sub(*since) > super::RAFT_TICK);
+        let is_slow = self.write_since.front().is_some_and(|(_, since)| now.saturating_sub(*since) > super::RAFT_TICK);
+        let is_behind = is_slow || self.member.has_left_log();
         let leader = self.member.leader();
         if is_behind
             && leader != 0

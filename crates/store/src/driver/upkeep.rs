@@ -1,6 +1,7 @@
 //! Upkeep: what the clock, the log and the checkpoint writer bring about.
 //!
-//! Invariant: a checkpoint never holds more than what is durable in the log; one that is due waits for the log.
+//! Invariant: a checkpoint never holds more than what is durable in the log; one that is due waits for the log. The exception
+//! is the one behind which a log that was left begins anew.
 
 use std::time::Duration;
 
@@ -183,8 +184,24 @@ impl Driver {
         self.send_messages(messages);
     }
 
+    /// The disk has taken what was given to it before its log was left: a checkpoint follows, behind which the log begins anew.
+    fn plan_return(&mut self) {
+        let is_back = self.member.has_left_log() && self.write_since.is_empty();
+        let is_free = self.checkpoint.covered.is_none() && self.clock.monotonic() >= self.checkpoint.not_before;
+        let state = self.machine.state();
+        if !is_back || !is_free || self.stopping.is_some() || !self.member.prepare_return(state.index) {
+            return;
+        }
+        let covered = Covered { log_bytes: self.checkpoint.log_bytes, held_bytes: state.total_bytes };
+        self.checkpoint.covered = Some(covered);
+        self.checkpoint.waiting = None;
+        let kept = if self.space.is_disk_full() { 1 } else { CHECKPOINTS_KEPT };
+        self.outbox.push(Output::Checkpoint(Job { state: state.clone(), kept }));
+    }
+
     /// Begins a checkpoint when enough log has gathered since the last one, or when it gives much space back.
     pub(super) fn plan_checkpoint(&mut self) {
+        self.plan_return();
         let state = self.machine.state();
         let full = self.space.is_disk_full();
         // While it is being compacted, the state shrinks further.
@@ -224,6 +241,11 @@ impl Driver {
                 self.checkpoint.index = self.checkpoint.index.max(index);
                 self.checkpoint.bytes = bytes;
                 self.checkpoint.seconds.observe(took.as_secs_f64());
+                if let Some(batch) = self.member.return_to_log(index) {
+                    tracing::info!(index, "this disk is back: its log begins anew behind a checkpoint");
+                    self.outbox.push(Output::RestartLog);
+                    self.append(batch);
+                }
             }
             CheckpointReport::Failed { reason } => {
                 tracing::warn!(reason, "cannot write a checkpoint; the log is kept and it will be tried again");

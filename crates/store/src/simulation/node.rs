@@ -99,7 +99,12 @@ pub(super) struct Running {
 }
 
 impl Node {
-    pub(super) fn new(id: u64, founders: &[u64], broken: Broken, world: &Arc<ManualClock>) -> Self {
+    pub(super) fn new(
+        id: u64,
+        founders: &[u64],
+        (waiting_max, broken): (u64, Broken),
+        world: &Arc<ManualClock>,
+    ) -> Self {
         let info = |id: &u64| MemberInfo { id: *id, peer_urls: vec![format!("sim:{id}")], ..MemberInfo::default() };
         let config = Config {
             cluster_id: Some(CLUSTER),
@@ -109,6 +114,7 @@ impl Node {
             segment_bytes: 10_000,
             checkpoint_log_bytes: 15_000,
             log_entries_kept: 30,
+            log_entries_waiting_max: waiting_max,
             reserve_bytes: 20_000,
             ..Config::default()
         };
@@ -136,6 +142,11 @@ impl Node {
         Identity { cluster: CLUSTER, member: self.id }
     }
 
+    /// So many entries may wait for the disk, from its next start on.
+    pub(super) fn bound_waiting(&mut self, entries: u64) {
+        self.config.log_entries_waiting_max = entries;
+    }
+
     /// `Ok` and not running: the disk is damaged, and that was noticed.
     pub(super) fn start(&mut self, seed: u64) -> Result<(), String> {
         let clock = &self.clock;
@@ -157,6 +168,7 @@ impl Node {
             apply_before_durable: self.broken != Broken::ApplicationWaits,
             hold_votes: self.broken != Broken::VotesNotHeld,
             hold_acknowledgements: self.broken != Broken::AcknowledgementsNotHeld,
+            hold_unwritten: self.broken != Broken::UnwrittenNotHeld,
         });
         self.running = Some(Running {
             driver,

@@ -16,6 +16,7 @@ use super::watcher::Watcher;
 use super::{Broken, Figures};
 use crate::checkpoint::{remove_if_there, write_checkpoint};
 use crate::cluster::{frame_for, receive};
+use crate::config::Config;
 use crate::driver::{CheckpointReport, Message, Output, RAFT_TICK};
 use crate::log_worker::LogRequest;
 
@@ -50,6 +51,11 @@ pub(super) enum Event {
         node: u64,
     },
     /// A member's network supposes that the process of another has ended.
+    /// A member is told that messages to another one were lost.
+    Unreachable {
+        to: u64,
+        id: u64,
+    },
     Hint {
         to: u64,
         ended: u64,
@@ -71,6 +77,8 @@ pub(super) struct World {
     pub(super) figures: Figures,
     watchers: Vec<Watcher>,
     pub(super) broken: Broken,
+    /// How many entries may wait for a disk.
+    waiting_max: u64,
     seed: u64,
     founders: Vec<u64>,
     /// Who leads or led last, and in which term.
@@ -81,18 +89,20 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(seed: u64, members: u64, broken: Broken) -> Self {
+        let waiting_max = Config::default().log_entries_waiting_max;
         let founders: Vec<u64> = (1..=members).collect();
         let clock = Arc::new(ManualClock::new(jiff::Timestamp::UNIX_EPOCH));
         let mut world = Self {
             events: BTreeMap::new(),
             numbered: 0,
-            nodes: founders.iter().map(|id| (*id, Node::new(*id, &founders, broken, &clock))).collect(),
+            nodes: founders.iter().map(|id| (*id, Node::new(*id, &founders, (waiting_max, broken), &clock))).collect(),
             clients: Clients::new(seed),
             faults: Faults::new(seed),
             oracle: Oracle::default(),
             figures: Figures::default(),
             watchers: (0..3).map(|_| Watcher::new()).collect(),
             broken,
+            waiting_max,
             seed,
             founders,
             last_leader: (0, 0),
@@ -150,6 +160,7 @@ impl World {
     fn happen(&mut self, event: Event) -> Result<(), String> {
         match event {
             Event::Start { node } => self.start(node),
+            Event::Unreachable { to, id } => self.deliver(to, Message::Unreachable { id }),
             Event::Hint { to, ended } => self.deliver(to, Message::Ended { id: ended }),
             Event::Tick { node, life } => self.tick(node, life),
             Event::Frame { to, from, frame } => {
@@ -250,6 +261,10 @@ impl World {
         match output {
             Output::Append(batch) => running.queue.push_back(LogRequest::Append(batch)),
             Output::Install { file, index } => running.queue.push_back(LogRequest::Install { file, index }),
+            Output::RestartLog => {
+                self.figures.returns += 1;
+                running.queue.push_back(LogRequest::Restart);
+            }
             Output::HoldReserve => running.queue.push_back(LogRequest::HoldReserve),
             Output::ReleaseReserve => running.queue.push_back(LogRequest::ReleaseReserve),
             Output::Discard { file } => remove_if_there(&node.disk, &file),
@@ -425,6 +440,12 @@ impl World {
         self.last_leader.0
     }
 
+    /// So many entries may wait for a disk, by seed; if they are few, members leave their logs.
+    pub(super) fn bound_waiting(&mut self, choices: [u64; 3]) {
+        self.waiting_max = choices[(self.seed % 3) as usize];
+        self.nodes.values_mut().for_each(|node| node.bound_waiting(self.waiting_max));
+    }
+
     /// From now on a sync of this disk takes so long. What a disk that was stuck is writing comes to its end, if it is no longer.
     pub(super) fn slow_down(&mut self, id: u64, sync: Duration) {
         let Some(node) = self.nodes.get_mut(&id) else { return };
@@ -445,7 +466,7 @@ impl World {
     }
 
     pub(super) fn add_node(&mut self, id: u64) {
-        self.nodes.insert(id, Node::new(id, &self.founders, self.broken, &self.clock));
+        self.nodes.insert(id, Node::new(id, &self.founders, (self.waiting_max, self.broken), &self.clock));
         self.figures.changes += 1;
         self.schedule(Duration::from_millis(100), Event::Start { node: id });
     }
