@@ -509,6 +509,10 @@ impl Member {
             effects.snapshot = Some((ticket, head.index));
         }
         self.node.mut_store().append(&entries);
+        if let (Some(left), Some(first)) = (&mut self.left, entries.first()) {
+            // What a deposed leader had proposed there is replaced.
+            left.index = left.index.min(first.index - 1);
+        }
         let must_write = ready.must_sync();
         self.node.advance_append_async(ready);
         let undurable = self.note(ticket, &entries, snapshot, !must_write, held);
@@ -708,7 +712,8 @@ mod tests {
             log_bytes: 0,
             checkpoint_bytes: 0,
         };
-        let config = crate::config::Config { log_entries_kept: 100, log_entries_waiting_max: 10, ..Default::default() };
+        let config =
+            crate::config::Config { log_entries_kept: 100, log_entries_waiting_max: 100, ..Default::default() };
         Member::new(&mut recovered, 7, &config).unwrap()
     }
 
@@ -821,6 +826,47 @@ mod tests {
         let acknowledgements = member.durable(*tickets.last().unwrap());
         assert_eq!(acknowledgements.iter().map(|m| (m.to, m.index)).collect::<Vec<_>>(), [(2, 49)]);
         assert_eq!(member.unconfirmed(), None);
+    }
+
+    /// A follower that has got and applied everything up to `last`, and whose disk has not answered since it had 59 entries.
+    fn with_a_log_that_was_left(last: u64) -> Member {
+        let mut member = member(1, &[1, 2, 3]);
+        let mut tickets = Vec::new();
+        for index in 2..60 {
+            member.step(append(index, &[index]));
+            tickets.extend(drain(&mut member).0);
+        }
+        assert!(member.leave_log() && !member.leave_log());
+        for index in 60..=last {
+            member.step(append(index, &[index]));
+            assert_eq!(drain(&mut member), (vec![], vec![index], vec![]), "applied, not written, and nothing is said");
+        }
+        assert_eq!(member.unconfirmed(), Some((2, last)));
+        let acknowledgements = member.durable(*tickets.last().unwrap());
+        assert_eq!((acknowledgements.last().unwrap().index, member.persisted()), (59, 59));
+        member
+    }
+
+    #[test]
+    fn a_log_that_was_left_goes_on_where_it_was_or_behind_a_checkpoint() {
+        let confirmed = |member: &mut Member, batch: &Batch| {
+            assert_eq!(member.unconfirmed().unwrap().1, batch.first_index + batch.entries - 1);
+            member.durable(batch.ticket).iter().map(|message| message.index).collect::<Vec<_>>()
+        };
+        let mut member = with_a_log_that_was_left(70);
+        let batch = member.return_at_once().unwrap();
+        assert_eq!((batch.first_index, batch.entries), (60, 11));
+        assert_eq!((confirmed(&mut member, &batch), member.persisted()), (vec![70], 70));
+
+        let mut member = with_a_log_that_was_left(300);
+        assert!(member.return_at_once().is_none(), "entry 60 is gone from memory");
+        member.prepare_return(300);
+        member.step(append(300, &[301]));
+        drain(&mut member);
+        assert!(member.return_to_log(299).is_none(), "another checkpoint");
+        let batch = member.return_to_log(300).unwrap();
+        assert_eq!((batch.first_index, batch.entries), (301, 1));
+        assert_eq!((confirmed(&mut member, &batch), member.persisted()), (vec![301], 301));
     }
 
     #[test]

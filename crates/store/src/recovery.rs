@@ -207,8 +207,6 @@ impl Replay {
 struct LogEnd {
     /// Segment, the length of its valid part, and the number of its next frame.
     last: Option<(String, Header, usize, u64)>,
-    /// A segment whose creation was interrupted.
-    unborn: Option<String>,
     next_segment: u64,
     bytes: u64,
 }
@@ -216,10 +214,6 @@ struct LogEnd {
 impl LogEnd {
     /// Cuts off what a crash left behind the last valid frame.
     fn cut(&self, disk: &dyn Disk) -> Result<(Option<Segment>, u64), OpenError> {
-        if let Some(name) = &self.unborn {
-            disk.remove(name).map_err(|source| failed("remove", name, source))?;
-            disk.sync_dir().map_err(|source| failed("sync", "the directory", source))?;
-        }
         let Some((name, header, valid, next_frame)) = &self.last else { return Ok((None, self.next_segment)) };
         let mut file = disk.open(name).map_err(|source| failed("open", name, source))?;
         let len = file.size().map_err(|source| failed("read", name, source))?;
@@ -269,16 +263,8 @@ fn read_segment(
 ) -> Result<(), OpenError> {
     let file = disk.open(name).map_err(|source| failed("open", name, source))?;
     let data = read_all(file.as_ref()).map_err(|source| failed("read", name, source))?;
-    let Some(header) = Header::decode(name, &data)?.filter(|header| header.kind == FileKind::Log) else {
-        // A header is durable before the first frame is written: a short file without one was never used.
-        if is_last && data.len() <= HEADER_LEN {
-            end.unborn = Some(name.to_owned());
-            // Its number is taken again: numbers have no gaps.
-            end.next_segment -= 1;
-            return Ok(());
-        }
-        return Err(corrupt(name, 0, "no valid header"));
-    };
+    let header = Header::decode(name, &data)?.filter(|header| header.kind == FileKind::Log);
+    let header = header.ok_or_else(|| corrupt(name, 0, "no valid header"))?;
     owner.check(name, header.identity)?;
     let (mut at, mut number) = (HEADER_LEN, 0);
     while at < data.len() {

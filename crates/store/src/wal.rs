@@ -1,8 +1,8 @@
 //! The write-ahead log: batches of records, appended and synced one after the other, in segments.
 //!
 //! A segment is a file `wal-NUMBER-FIRSTINDEX.log` of [`crate::frame`]s; a batch is one frame. A batch is acknowledged only
-//! after fdatasync. A segment's header is durable before its first batch is written, and a new segment is begun only after
-//! everything in the old one is durable. After a failed sync the log refuses all further work: what the kernel did with
+//! after fdatasync. A segment has its name only once its header is durable, so a shorter file is damage; a new segment is begun
+//! only after everything in the old one is durable. After a failed sync the log refuses all further work: what the kernel did with
 //! the data is unknown, and a repeated sync would lie.
 //!
 //! Synchronous and single-threaded; [`crate::threads`] gives it its thread. Reading is [`crate::recovery`]'s.
@@ -13,6 +13,8 @@ use std::sync::Arc;
 use crate::disk::{Disk, DiskFile, is_full};
 use crate::frame::{FileKind, HEADER_LEN, Header, Identity, write_frame};
 
+/// Name of a segment whose header is not durable yet.
+const TEMPORARY: &str = "wal.tmp";
 /// File that holds back disk space for deletes.
 pub(crate) const RESERVE: &str = "reserve";
 
@@ -114,19 +116,20 @@ impl Wal {
         let number = self.next_segment;
         let header = Header { kind: FileKind::Log, identity: self.identity, segment: number, index: first_index };
         let name = segment_name(number, first_index);
-        let mut file = match self.disk.create(&name) {
+        let mut file = match self.disk.create(TEMPORARY) {
             Ok(file) => file,
             Err(error) if is_full(&error) => return Err(WalError::Full(error)),
             Err(error) => return Err(broken("create", &name, error)),
         };
         match file.append(&header.encode()) {
             Err(error) if is_full(&error) => {
-                self.disk.remove(&name).map_err(|error| broken("remove", &name, error))?;
+                self.disk.remove(TEMPORARY).map_err(|error| broken("remove", &name, error))?;
                 return Err(WalError::Full(error));
             }
             other => other.map_err(|error| broken("write", &name, error))?,
         }
         file.sync().map_err(|error| broken("sync", &name, error))?;
+        self.disk.rename(TEMPORARY, &name).map_err(|error| broken("rename", &name, error))?;
         self.disk.sync_dir().map_err(|error| broken("sync the directory of", &name, error))?;
         self.next_segment += 1;
         Ok(Segment { file, name, salt: header.salt(), len: HEADER_LEN as u64, next_frame: 1 })

@@ -123,6 +123,17 @@ async fn corruption_in_the_middle_is_refused_with_file_and_offset() {
 }
 
 #[tokio::test]
+async fn an_emptied_segment_is_refused() {
+    let disk = filled().await;
+    let last = segments(&disk).pop().unwrap();
+    for left in [63, 1, 0] {
+        disk.edit(&last, |data| data.truncate(left));
+        let text = refusal(&disk, small());
+        assert!(text.starts_with(&format!("{last} is corrupted at offset 0: no valid header")), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn a_missing_segment_is_refused() {
     let disk = filled().await;
     disk.remove(&segments(&disk)[1]).unwrap();

@@ -184,14 +184,22 @@ impl Driver {
         self.send_messages(messages);
     }
 
-    /// The disk has taken what was given to it before its log was left: a checkpoint follows, behind which the log begins anew.
+    /// The disk has taken what was given to it before its log was left: the log goes on, or a checkpoint follows, behind which it
+    /// begins anew.
     fn plan_return(&mut self) {
-        let is_back = self.member.has_left_log() && self.write_since.is_empty();
-        let is_free = self.checkpoint.covered.is_none() && self.clock.monotonic() >= self.checkpoint.not_before;
-        let state = self.machine.state();
-        if !is_back || !is_free || self.stopping.is_some() || !self.member.prepare_return(state.index) {
+        if !self.member.has_left_log() || !self.write_since.is_empty() || self.stopping.is_some() {
             return;
         }
+        if let Some(batch) = self.member.return_at_once() {
+            tracing::info!("this disk is back: its log goes on");
+            return self.append(batch);
+        }
+        let is_free = self.checkpoint.covered.is_none() && self.clock.monotonic() >= self.checkpoint.not_before;
+        if !is_free || !self.member.has_left_log() {
+            return;
+        }
+        let state = self.machine.state();
+        self.member.prepare_return(state.index);
         let covered = Covered { log_bytes: self.checkpoint.log_bytes, held_bytes: state.total_bytes };
         self.checkpoint.covered = Some(covered);
         self.checkpoint.waiting = None;

@@ -1,7 +1,8 @@
 //! A log that is left because too much waits for its disk, and how the member returns to it.
 //!
 //! While the log is left, committed steps are forgotten instead of written, and with them what they would have told others. When
-//! the disk has taken all that was given to it before, the log begins anew behind a checkpoint; see [`Member::return_to_log`].
+//! the disk has taken all that was given to it before, the log goes on where it was left if what follows is in memory
+//! ([`Member::return_at_once`]), and begins anew behind a checkpoint if not ([`Member::return_to_log`]).
 //! Invariant: `undurable` holds steps that will be written, then steps that will not; of the former the disk reports, of the
 //! latter nobody.
 
@@ -15,8 +16,9 @@ use crate::record::Batch;
 
 /// The log on this disk ends, or will end once the disk is back, with a step of some time ago.
 pub(super) struct Left {
-    /// The last step that goes to the disk, and the last entry.
+    /// The last step that goes to the disk.
     pub(super) ticket: u64,
+    /// The last entry on the disk that is still part of the log.
     pub(super) index: u64,
     /// The newest acknowledgement of what is not written.
     pub(super) acknowledgement: Option<Message>,
@@ -44,10 +46,12 @@ impl Member {
             return false;
         }
         let committed: Vec<_> = self.undurable.drain(..self.acknowledged).collect();
-        let Some(ticket) = committed.last().map(|step| step.ticket) else { return false };
+        // The disk reports only steps that had something to write.
+        let reported = committed.iter().rfind(|step| !step.is_written).or(committed.last());
+        let Some((ticket, is_written)) = reported.map(|step| (step.ticket, step.is_written)) else { return false };
         let last = committed.iter().rev().find_map(|step| step.last);
         let messages = without_outdated(committed.into_iter().flat_map(|step| step.messages).collect());
-        let one = Undurable { ticket, last, entries: 0, bytes: 0, snapshot: None, is_written: false, messages };
+        let one = Undurable { ticket, last, entries: 0, bytes: 0, snapshot: None, is_written, messages };
         self.undurable.push_front(one);
         self.acknowledged = 1;
         self.undurable_entries -= entries;
@@ -57,20 +61,31 @@ impl Member {
         true
     }
 
-    /// The disk is back, with everything that was given to it, and a checkpoint as of this position is being written: what
-    /// comes after it is kept until the log goes on. `false`: none is needed, nothing was left out; or this one is of no use,
-    /// for the log holds entries after it that others may count on.
-    pub(crate) fn prepare_return(&mut self, index: u64) -> bool {
+    /// The disk is back, with everything that was given to it. If nothing is missing between the log there and the one in
+    /// memory, it goes on with this batch. Others may count on what the disk has, so the batch begins right behind it.
+    pub(crate) fn return_at_once(&mut self) -> Option<Batch> {
+        // Nothing was left out.
         self.left.take_if(|left| left.ticket == self.ticket);
-        let Some(left) = self.left.as_mut().filter(|left| left.index <= index) else { return false };
-        left.returns_after = Some(index);
-        true
+        let index = self.left.as_ref()?.index;
+        self.go_on_after(index)
+    }
+
+    /// The same, but something is missing, and a checkpoint as of this position is being written: what comes after it is kept
+    /// until the log goes on.
+    pub(crate) fn prepare_return(&mut self, index: u64) {
+        if let Some(left) = &mut self.left {
+            left.returns_after = Some(index);
+        }
     }
 
     /// A checkpoint as of `index` is durable. If [`Self::prepare_return`] announced it, the log goes on behind it: what is to be
     /// written. `None`: it was another one, or what comes after it is gone, and one more is needed.
     pub(crate) fn return_to_log(&mut self, index: u64) -> Option<Batch> {
         self.left.as_mut()?.returns_after.take_if(|announced| *announced == index)?;
+        self.go_on_after(index)
+    }
+
+    fn go_on_after(&mut self, index: u64) -> Option<Batch> {
         let log = self.node.store();
         let entries = log.entries(index + 1, log.last() + 1, None, GetEntriesContext::empty(false)).ok()?;
         let unwritten = self.unwritten_from();
