@@ -85,7 +85,11 @@ pub enum ReplacementError {
 
 /// A snapshot that was read and found whole.
 pub fn read(path: &Path) -> Result<Content, ReplacementError> {
-    let file = File::open(path).map_err(|source| ReplacementError::Open { path: path.to_owned(), source })?;
+    let unopened = |source| ReplacementError::Open { path: path.to_owned(), source };
+    let file = File::open(path).map_err(unopened)?;
+    if file.metadata().map_err(unopened)?.is_dir() {
+        return Err(unopened(io::ErrorKind::IsADirectory.into()));
+    }
     etcd::snapshot::read_snapshot(file).map_err(|source| ReplacementError::Snapshot { path: path.to_owned(), source })
 }
 
@@ -135,9 +139,8 @@ impl SharedKeys {
 
     /// Those that `holdfast store snapshot --with-keys` wrote.
     pub fn read(path: &Path) -> Result<Self, ReplacementError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ReplacementError::Open { path: path.to_owned(), source })?;
-        match serde_json::from_str(&text) {
+        let bytes = std::fs::read(path).map_err(|source| ReplacementError::Open { path: path.to_owned(), source })?;
+        match serde_json::from_slice(&bytes) {
             Ok(Value::Object(found))
                 if SHARED_FILES.iter().all(|name| found.get(*name).is_some_and(Value::is_string)) =>
             {

@@ -1,5 +1,8 @@
 //! `holdfast status`: one screen that says what runs and what ails, for someone who has just been woken.
 
+use std::time::Duration;
+
+use base::with_causes;
 use k8s_openapi::api::core::v1::{Event, Node, NodeCondition, Pod};
 use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -10,6 +13,10 @@ use crate::{CommandResult, block_on, datastore, instance, up};
 
 /// Ailing Pods and warnings shown; the rest is counted.
 const LINES_MAX: usize = 10;
+/// A server of this machine takes a connection at once, unless it is stopped or its machine is.
+const CONNECT_WITHIN: Duration = Duration::from_secs(3);
+/// Between two pieces of an answer. What a server does before its first one is bounded by 10 s.
+const READ_WITHIN: Duration = Duration::from_secs(15);
 
 pub fn run(place: &PlaceArgs) -> CommandResult {
     let Some(pid) = instance::running_pid(&place.run_dir) else {
@@ -25,12 +32,13 @@ pub fn run(place: &PlaceArgs) -> CommandResult {
     if let Some(datastore) = datastore::read_note(&place.data_dir) {
         println!("datastore: {datastore}");
     }
-    block_on(async {
+    let shown: CommandResult = block_on(async {
         let client = connect(place).await?;
         show_nodes(&client).await?;
         show_pods(&client).await?;
         show_warnings(&client).await
-    })?
+    })?;
+    shown.map_err(explain)
 }
 
 /// A client with the administrator's rights, of the cluster on this machine.
@@ -49,18 +57,31 @@ pub async fn admin_config(place: &PlaceArgs) -> Result<Config, kube::config::Kub
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     // Who waits for a command wants to read what the server says, not to wait minutes for another answer.
     config.default_retry = false;
+    config.connect_timeout = Some(CONNECT_WITHIN);
+    config.read_timeout = Some(READ_WITHIN);
+    // From each request on, not from when its connection was last used.
+    config.reset_reader_on_write = true;
     Ok(config)
 }
 
 /// What a command says when the server of this machine has not answered it; other errors as they are.
 pub fn explain(error: Box<dyn std::error::Error>) -> Box<dyn std::error::Error> {
     match error.downcast_ref::<kube::Error>() {
-        Some(kube::Error::Api(status)) => status.message.clone().into(),
-        Some(kube::Error::Service(cause)) => {
-            format!("the server of this machine does not answer ({cause}); `holdfast status` shows whether it runs")
-                .into()
+        Some(known @ (kube::Error::Service(_) | kube::Error::HyperError(_))) => {
+            let why = message_of(known);
+            format!("the server of this machine does not answer ({why}); `holdfast doctor` says what ails").into()
         }
-        _ => error,
+        Some(known) => message_of(known).into(),
+        None => error,
+    }
+}
+
+/// An error in one line: what the API server says, without the rest of its Status, or what came in the way of asking it.
+pub fn message_of(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        kube::Error::Service(cause) => with_causes(&**cause),
+        other => with_causes(other),
     }
 }
 

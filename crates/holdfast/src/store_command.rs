@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use apiserver::pki::files;
-use base::{Clock as _, SystemClock};
+use base::{Clock as _, SystemClock, with_causes};
 use futures::AsyncReadExt as _;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
@@ -71,15 +71,18 @@ async fn save(place: &PlaceArgs, args: &SnapshotArgs) -> CommandResult {
 
 async fn receive(client: &kube::Client, path: &str, part: &Path) -> CommandResult {
     let mut stream = std::pin::pin!(client.request_stream(http::Request::get(path).body(Vec::new())?).await?);
-    let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(part)?;
+    let unwritten = |error: std::io::Error| format!("cannot write {}: {error}", part.display());
+    let unsent = |error: std::io::Error| format!("the server of this machine sends no more: {}", with_causes(&error));
+    let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(part);
+    let mut out = opened.map_err(unwritten)?;
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
-        match stream.read(&mut buffer).await? {
+        match stream.read(&mut buffer).await.map_err(unsent)? {
             0 => break,
-            got => out.write_all(&buffer[..got])?,
+            got => out.write_all(&buffer[..got]).map_err(unwritten)?,
         }
     }
-    Ok(out.sync_all()?)
+    Ok(out.sync_all().map_err(unwritten)?)
 }
 
 fn restore(place: &PlaceArgs, args: &RestoreArgs) -> CommandResult {
