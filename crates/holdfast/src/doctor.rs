@@ -27,10 +27,11 @@ use peers::PeerTls;
 use serde_json::Value;
 
 pub use figures::{Figures, OwnFigures};
-use findings::{Finding, Here, Seen, Server, diagnose};
+use findings::{Finding, Here, LogError, OutsideEtcd, Seen, Server, diagnose};
 
 use crate::cli::PlaceArgs;
-use crate::{CommandResult, block_on, instance, membership, status};
+use crate::replacement::STORE;
+use crate::{CommandResult, block_on, datastore, instance, membership, status};
 
 /// For each question to each server.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -67,13 +68,16 @@ async fn look(place: &PlaceArgs) -> Seen {
         }
     };
     seen.here.port = config.cluster_url.port_u16();
-    let api = Client::try_from(config).map_err(|error| with_causes(&error));
-    let members = match &api {
-        Ok(client) => ask(client, apiserver::join::MEMBERS_PATH).await,
+    let api = Client::try_from(config).map_err(|error| status::message_of(&error));
+    let told = match &api {
+        Ok(client) => ask_store(client, datastore::read_note(&place.data_dir)).await,
         Err(error) => Err(error.clone()),
     };
-    let (client, members) = match (api, members) {
-        (Ok(client), Ok(members)) => (client, members),
+    let (client, members) = match (api, told) {
+        (Ok(client), Ok((members, datastore))) => {
+            seen.datastore = datastore;
+            (client, members)
+        }
         (_, Err(error)) | (Err(error), _) => {
             seen.here.api_error = Some(error);
             seen.here.port_is_open = seen.here.port.is_some_and(is_open);
@@ -81,12 +85,30 @@ async fn look(place: &PlaceArgs) -> Seen {
         }
     };
     let tls = membership::read_peer_tls(&place.data_dir).map_err(|error| error.to_string());
-    let servers = members.as_array().into_iter().flatten().map(|member| ask_server(tls.as_ref(), member));
+    let servers = members.iter().map(|member| ask_server(tls.as_ref(), member));
     seen.servers = futures::future::join_all(servers).await;
+    servers::refuse_strangers(&mut seen.servers);
     seen.nodes = list::<Node>(&client, &mut seen.unanswered).await;
     seen.pods = list::<Pod>(&client, &mut seen.unanswered).await;
     seen.leases = list::<Lease>(&client, &mut seen.unanswered).await;
     seen
+}
+
+/// The members, or the etcd that holds the state instead of them.
+async fn ask_store(client: &Client, datastore: Option<String>) -> Result<(Vec<Value>, Option<OutsideEtcd>), String> {
+    let Some(address) = datastore else {
+        let members = ask(client, apiserver::join::MEMBERS_PATH).await?;
+        return Ok((members.as_array().cloned().unwrap_or_default(), None));
+    };
+    // This one needs no datastore.
+    ask(client, "/version").await?;
+    let checks = answer(client.request_text(get("/readyz?verbose")?)).await;
+    let problem = match checks {
+        // Without verdict: whoever waits for the datastore is late.
+        Err(error) if error == late() => Some(format!("the API server cannot say whether it is ready: {error}")),
+        Ok(checks) | Err(checks) => checks.lines().find(|line| line.starts_with("[-]etcd")).map(str::to_owned),
+    };
+    Ok((Vec::new(), Some(OutsideEtcd { address, problem })))
 }
 
 /// What this machine says without any API.
@@ -94,7 +116,9 @@ fn look_here(place: &PlaceArgs) -> Here {
     Here {
         pid: instance::running_pid(&place.run_dir),
         data_dir: place.data_dir.display().to_string(),
-        has_data: place.data_dir.join(crate::replacement::STORE).exists(),
+        has_data: place.data_dir.join(STORE).exists() || datastore::read_note(&place.data_dir).is_some(),
+        free_bytes: rustix::fs::statvfs(&place.data_dir).ok().map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize)),
+        removed: datastore::removal(&place.data_dir.join(STORE)).map(|reason| reason.to_string()),
         last_error: last_error(&place.data_dir.join("log/holdfast.log")),
         certificates: figures::certificates(&place.data_dir),
         ..Here::default()
@@ -105,16 +129,18 @@ fn is_open(port: u16) -> bool {
     TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), CONNECT_WITHIN).is_ok()
 }
 
-/// The last line of the log that says ERROR; only a server that `holdfast up` started has a log file.
-fn last_error(log: &Path) -> Option<String> {
+/// The log's last line that says ERROR, or with which a process ended; only a server that `holdfast up` started has a log file.
+fn last_error(log: &Path) -> Option<LogError> {
     let text = std::fs::read(log).ok()?;
     let tail = String::from_utf8_lossy(&text[text.len().saturating_sub(LOG_TAIL_BYTES)..]).into_owned();
-    tail.lines().rev().find(|line| line.contains(" ERROR ") || line.starts_with("holdfast: ")).map(str::to_owned)
+    let is_ending = |line: &str| line.starts_with("holdfast: ");
+    let line = tail.lines().rev().find(|line| line.contains(" ERROR ") || is_ending(line))?;
+    Some(LogError { line: line.to_owned(), is_end: tail.lines().next_back().is_some_and(is_ending) })
 }
 
 /// What a request comes to, within [`ANSWER_WITHIN`].
 async fn answer<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
-    tokio::time::timeout(ANSWER_WITHIN, request).await.map_err(|_| late())?.map_err(|error| with_causes(&error))
+    tokio::time::timeout(ANSWER_WITHIN, request).await.map_err(|_| late())?.map_err(|error| status::message_of(&error))
 }
 
 fn late() -> String {
@@ -122,8 +148,11 @@ fn late() -> String {
 }
 
 async fn ask(client: &Client, path: &str) -> Result<Value, String> {
-    let request = http::Request::get(path).body(Vec::new()).map_err(|error| error.to_string())?;
-    answer(client.request(request)).await
+    answer(client.request(get(path)?)).await
+}
+
+fn get(path: &str) -> Result<http::Request<Vec<u8>>, String> {
+    http::Request::get(path).body(Vec::new()).map_err(|error| error.to_string())
 }
 
 /// A member's own figures, from itself.
@@ -135,9 +164,14 @@ async fn ask_server(tls: Result<&PeerTls, &String>, member: &Value) -> Server {
     let figures = async {
         let tls = tls.map_err(Clone::clone)?;
         let asked = peers::ask_figures(std::slice::from_ref(&url), Some(tls));
-        let answered = tokio::time::timeout(ANSWER_WITHIN, asked).await.map_err(|_| late())?;
-        let answered = answered.map_err(|error| with_causes(&error))?;
-        Figures::parse(&answered).ok_or_else(|| "its answer is not understood; it may be of another version".to_owned())
+        let answered = tokio::time::timeout(ANSWER_WITHIN, asked).await.map_err(|_| format!("{url}: {}", late()))?;
+        let answered = answered.map_err(|error| match error {
+            // The one that does not name the address.
+            peers::PeerError::Io(_) => format!("{url}: {}", with_causes(&error)),
+            error => with_causes(&error),
+        })?;
+        let unknown = || format!("the answer of {url} is not understood; it may be of another version");
+        Figures::parse(&answered).ok_or_else(unknown)
     };
     let asked_at = clock.now();
     let figures = figures.await;
@@ -146,7 +180,7 @@ async fn ask_server(tls: Result<&PeerTls, &String>, member: &Value) -> Server {
     Server { id, name, url, is_learner, halfway, figures }
 }
 
-async fn list<K>(client: &Client, unanswered: &mut Vec<String>) -> Vec<K>
+async fn list<K>(client: &Client, unanswered: &mut Vec<(String, String)>) -> Vec<K>
 where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
@@ -154,7 +188,7 @@ where
     match answer(api.list(&ListParams::default())).await {
         Ok(list) => list.items,
         Err(why) => {
-            unanswered.push(format!("{}: {why}", K::plural(&())));
+            unanswered.push((K::plural(&()).into_owned(), why));
             Vec::new()
         }
     }

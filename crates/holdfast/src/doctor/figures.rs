@@ -17,6 +17,8 @@ use store::{Kv as _, PeerStatus, Status, Store};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Figures {
+    /// Its member id, hexadecimal; empty: not known.
+    pub id: String,
     /// Its wall clock.
     pub unix_ms: i64,
     /// Member id of the leader as it knows it, hexadecimal; empty: none.
@@ -78,6 +80,7 @@ impl Figures {
             reason: moved.reason.to_string(),
         });
         Self {
+            id: hex(status.member_id),
             unix_ms: now.as_millisecond(),
             leader: hex(status.leader),
             last_move: moved,

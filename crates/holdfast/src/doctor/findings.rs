@@ -4,19 +4,19 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::jiff::Timestamp;
 
-use super::figures::{Certificate, Figures, Move};
-use super::servers::{newest_move, span, title_of};
+use super::figures::{Certificate, Figures};
 use crate::status;
 
 /// A disk that takes longer for a write is slow; the leader's is replaced as leader from 200 ms on.
 const SLOW_DISK_MS: f64 = 100.0;
 /// An outlier is slower than the others by this factor.
 const OUTLIER_FACTOR: f64 = 5.0;
-const MOVED_SECONDS_MAX: u64 = 3600;
 const CLOCKS_APART_MS_MAX: i64 = 1000;
 const QUOTA_USED_MAX: f64 = 0.8;
 /// Certificates are renewed a third of their life early: one that is so near its end was not.
 const CERTIFICATE_SECONDS_MIN: i64 = 14 * 86_400;
+/// With less, a server can't begin another file of its log.
+const FREE_BYTES_MIN: u64 = 64 << 20;
 /// A Pod may take so long to become ready before it is called waiting.
 const POD_SECONDS_MIN: i64 = 30;
 /// Components that must hold a Lease, in `kube-system`.
@@ -41,8 +41,17 @@ pub struct Seen {
     pub nodes: Vec<Node>,
     pub pods: Vec<Pod>,
     pub leases: Vec<Lease>,
+    /// An etcd of the user's holds the state, and there are no servers of ours to ask.
+    pub datastore: Option<OutsideEtcd>,
     /// Lists that did not come, and why.
-    pub unanswered: Vec<String>,
+    pub unanswered: Vec<(String, String)>,
+}
+
+/// The etcd as the API server sees it.
+#[derive(Debug)]
+pub struct OutsideEtcd {
+    pub address: String,
+    pub problem: Option<String>,
 }
 
 /// This machine.
@@ -52,6 +61,10 @@ pub struct Here {
     pub pid: Option<i32>,
     pub data_dir: String,
     pub has_data: bool,
+    /// Bytes left on its file system.
+    pub free_bytes: Option<u64>,
+    /// Why a start refuses the store there.
+    pub removed: Option<String>,
     /// Why the API server could not be asked.
     pub api_error: Option<String>,
     /// Where it should listen.
@@ -59,8 +72,16 @@ pub struct Here {
     /// Somebody listens there.
     pub port_is_open: bool,
     /// The log's last error.
-    pub last_error: Option<String>,
+    pub last_error: Option<LogError>,
     pub certificates: Vec<Certificate>,
+}
+
+/// A line of the log.
+#[derive(Debug)]
+pub struct LogError {
+    pub line: String,
+    /// The process ended with it.
+    pub is_end: bool,
 }
 
 /// A member and its own figures.
@@ -94,12 +115,10 @@ pub fn diagnose(seen: &Seen) -> Vec<Finding> {
         return found;
     }
     find_servers(seen, &mut found);
+    find_datastore(seen, &mut found);
     find_disks(seen, &mut found);
     find_leadership(seen, &mut found);
-    for unanswered in &seen.unanswered {
-        let next = "run `holdfast doctor` again; if it stays so, look at the server's log";
-        found.push(finding("the API server does not list what it should", unanswered, next));
-    }
+    find_unanswered(seen, &mut found);
     find_components(seen, &mut found);
     find_nodes(seen, &mut found);
     find_pods(seen, &mut found);
@@ -108,9 +127,15 @@ pub fn diagnose(seen: &Seen) -> Vec<Finding> {
 
 /// The API server does not answer: what is known without it.
 fn find_here(here: &Here, error: &str) -> Finding {
-    let log = here.last_error.as_ref().map_or_else(String::new, |line| format!("; the log's last error: {line}"));
+    let data_dir = &here.data_dir;
+    let log = here.last_error.as_ref().map_or_else(String::new, |it| format!("; the log's last error: {}", it.line));
     match (here.pid, here.has_data, here.port.filter(|_| here.port_is_open)) {
-        (Some(pid), _, _) => finding(
+        (Some(pid), false, _) => finding(
+            format!("there is no cluster in {data_dir}, but holdfast runs here (pid {pid})"),
+            format!("{data_dir} holds no store: the process has another data directory, or has only just begun"),
+            format!("give its --data-dir: `tr '\\0' ' ' < /proc/{pid}/cmdline` shows with which flags it runs"),
+        ),
+        (Some(pid), true, _) => finding(
             format!("holdfast runs (pid {pid}), but its API server does not answer"),
             format!("{error}{log}"),
             "wait half a minute after a start; then restart the process (containers run on), and keep its log",
@@ -120,36 +145,81 @@ fn find_here(here: &Here, error: &str) -> Finding {
             format!("something listens on {port}, and no holdfast holds the lock of its run directory{log}"),
             format!("`ss -ltnp 'sport = :{port}'` names the process; end it, then start holdfast"),
         ),
-        (None, true, None) => finding(
-            "holdfast does not run here",
-            format!("no process holds the lock of its run directory; {} holds its data{log}", here.data_dir),
-            "start it as it was started before: `holdfast up`, `holdfast server` or its unit; --run-dir says where it runs",
-        ),
+        (None, true, None) => find_stopped(here),
         (None, false, _) => finding(
             "there is no cluster here",
-            format!("{} holds no store", here.data_dir),
+            format!("{data_dir} holds no store"),
             "`holdfast up` starts one; on a server with other places give --data-dir and --run-dir",
         ),
     }
 }
 
+/// No process, but its data: the cause comes before the next start.
+fn find_stopped(here: &Here) -> Finding {
+    let what = "holdfast does not run here";
+    let start = "start it as it was started before: `holdfast up`, `holdfast server` or its unit";
+    if let Some(reason) = &here.removed {
+        let next = "`holdfast token` on a server of the cluster prints how to join; `holdfast down` here first deletes the old data";
+        return finding(format!("{what}, and does not start"), reason.as_str(), next);
+    }
+    if let Some(free) = here.free_bytes.filter(|free| *free < FREE_BYTES_MIN) {
+        return finding(
+            format!("{what}, and its disk is full"),
+            format!("{} KiB are free on the file system of {}", free >> 10, here.data_dir),
+            format!("free space there (`df -h`, old store.before-restore-* directories), then {start}"),
+        );
+    }
+    match &here.last_error {
+        Some(LogError { line, is_end: true }) => {
+            finding(format!("{what}: it ended with an error"), line.as_str(), format!("cure that, then {start}"))
+        }
+        _ => finding(
+            what,
+            format!("no process holds the lock of its run directory; {} holds its data", here.data_dir),
+            format!(
+                "{start}; --run-dir says where it runs. If it ends again, its last line (`journalctl -u UNIT`) says why"
+            ),
+        ),
+    }
+}
+
+/// Those that answer, of all.
+fn count_voters(seen: &Seen) -> (usize, usize) {
+    let voters = || seen.servers.iter().filter(|server| !server.is_learner);
+    (voters().filter(|server| server.figures.is_ok()).count(), voters().count())
+}
+
+/// So many voters more than a majority answer; `None`: fewer than a majority.
+fn find_spare(seen: &Seen) -> Option<usize> {
+    let (up, all) = count_voters(seen);
+    up.checked_sub(all / 2 + 1)
+}
+
+/// What it means for writes that some servers do not answer.
+fn describe_quorum(seen: &Seen) -> String {
+    let (up, all) = count_voters(seen);
+    match find_spare(seen) {
+        Some(spare) => format!("{spare} more may fail before writes stop"),
+        None => format!("writes have stopped: {up} of {all} servers that vote answer, {} must", all / 2 + 1),
+    }
+}
+
 fn find_servers(seen: &Seen, found: &mut Vec<Finding>) {
-    let voters = seen.servers.iter().filter(|server| !server.is_learner).count();
-    let gone = seen.servers.iter().filter(|server| !server.is_learner && server.figures.is_err()).count();
-    let spare = (voters.saturating_sub(1) / 2).saturating_sub(gone);
     for server in &seen.servers {
         let title = server.title();
         let figures = match &server.figures {
             Ok(figures) => figures,
             Err(error) => {
-                found.push(finding(
-                    format!("{title} does not answer"),
-                    format!("{}: {error}; {spare} more may fail before writes stop", server.url),
-                    format!(
+                let so = if server.is_learner { "it has no vote yet".to_owned() } else { describe_quorum(seen) };
+                let next = match find_spare(seen) {
+                    // Without a majority nobody can be removed.
+                    None => "start it again".to_owned(),
+                    Some(_) => format!(
                         "start it again; if it never comes back: holdfast member remove {}, then join a new one",
                         server.id
                     ),
-                ));
+                };
+                found.push(finding(format!("{title} does not answer"), format!("{error}; {so}"), next));
                 continue;
             }
         };
@@ -211,14 +281,38 @@ fn find_certificates(title: &str, certificates: &[Certificate], now: Timestamp, 
     }
 }
 
+fn find_datastore(seen: &Seen, found: &mut Vec<Finding>) {
+    let Some(OutsideEtcd { address, problem: Some(problem) }) = &seen.datastore else { return };
+    found.push(finding(
+        format!("the datastore {address} does not answer"),
+        format!("{problem}; nothing can be read or written but what is cached, containers run on"),
+        "look after that etcd (`etcdctl endpoint health`, its log) and the network to it; holdfast goes on by itself",
+    ));
+}
+
+fn find_unanswered(seen: &Seen, found: &mut Vec<Finding>) {
+    if seen.unanswered.is_empty() {
+        return;
+    }
+    let names: Vec<&str> = seen.unanswered.iter().map(|(name, _)| name.as_str()).collect();
+    let mut reasons: Vec<&str> = seen.unanswered.iter().map(|(_, why)| why.as_str()).collect();
+    reasons.dedup();
+    found.push(finding(
+        format!("the API server does not list {}", names.join(", ")),
+        reasons.join("; "),
+        "run `holdfast doctor` again; if it stays so, look at the server's log",
+    ));
+}
+
 /// Disks against each other.
 fn find_disks(seen: &Seen, found: &mut Vec<Finding>) {
     let answering: Vec<_> =
         seen.servers.iter().filter_map(|server| Some((server, server.figures.as_ref().ok()?))).collect();
-    let slow = |figures: &Figures| figures.disk_ms >= SLOW_DISK_MS;
-    if answering.len() > 1 && answering.iter().all(|(_, figures)| slow(figures)) {
+    let slow: Vec<_> = answering.iter().filter(|(_, figures)| figures.disk_ms >= SLOW_DISK_MS).collect();
+    let is_alone = answering.len() == 1;
+    if slow.len() == answering.len() && !slow.is_empty() && !is_alone {
         let each: Vec<String> =
-            answering.iter().map(|(server, figures)| format!("{} {:.0} ms", server.name, figures.disk_ms)).collect();
+            slow.iter().map(|(server, figures)| format!("{} {:.0} ms", server.name, figures.disk_ms)).collect();
         found.push(finding(
             "all disks are slow: writes take as long as the disks do",
             format!("a write to the log takes {}", each.join(", ")),
@@ -226,23 +320,26 @@ fn find_disks(seen: &Seen, found: &mut Vec<Finding>) {
         ));
         return;
     }
-    for (server, figures) in answering.iter().filter(|(_, figures)| slow(figures)) {
+    let is_only_slow = slow.len() == 1;
+    let cluster_is_fast = answering.len() - slow.len() > seen.servers.len() / 2;
+    for (server, figures) in slow {
         let others = answering.iter().filter(|(other, _)| other.id != server.id);
-        let mut others: Vec<f64> = others.map(|(_, figures)| figures.disk_ms).collect();
-        others.sort_by(f64::total_cmp);
-        let median = others.get(others.len() / 2).copied();
+        let median = lower_median(others.map(|(_, figures)| figures.disk_ms).collect());
         let against = match median {
-            Some(median) if figures.disk_ms >= median * OUTLIER_FACTOR => {
-                format!("; the others take {median:.1} ms, so the cluster goes on at their speed")
-            }
-            Some(median) => format!("; the others take {median:.1} ms"),
-            None => "; it is the only server, so every write waits for it".to_owned(),
+            None if seen.servers.len() > 1 => "no other server answers, to compare it with".to_owned(),
+            None => "it is the only server, so every write waits for it".to_owned(),
+            Some(median) if figures.disk_ms < median * OUTLIER_FACTOR => continue,
+            Some(median) => format!(
+                "{} {median:.1} ms, {}",
+                if is_only_slow { "the others take" } else { "half of the others or more take at most" },
+                if cluster_is_fast { "so the cluster goes on at their speed" } else { "but writes wait for slow ones" }
+            ),
         };
         let role = if figures.leader == server.id { "leads" } else { "does not lead" };
         found.push(finding(
             format!("the disk of {} is slow", server.title()),
             format!(
-                "a write to its log takes {:.0} ms now (since its start p50 {:.0} ms, p99 {:.0} ms){against}; it {role}",
+                "a write to its log takes {:.0} ms now (since its start p50 {:.0} ms, p99 {:.0} ms); {against}; it {role}",
                 figures.disk_ms, figures.fsync_p50_ms, figures.fsync_p99_ms
             ),
             "`iostat -x 1` and `dmesg` on that machine: a failing disk, a full RAID cache, or somebody who writes a lot",
@@ -250,24 +347,25 @@ fn find_disks(seen: &Seen, found: &mut Vec<Finding>) {
     }
 }
 
+/// Of two in the middle the lower one.
+fn lower_median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().checked_sub(1)? / 2).copied()
+}
+
 fn find_leadership(seen: &Seen, found: &mut Vec<Finding>) {
     let answering: Vec<_> = seen.servers.iter().filter_map(|server| server.figures.as_ref().ok()).collect();
-    if !answering.is_empty() && answering.iter().all(|figures| figures.leader.is_empty()) {
-        let (up, all) = (answering.len(), seen.servers.len());
-        found.push(finding(
-            "no server leads: nothing can be written",
-            format!("{up} of {all} servers answer, and a majority of {} must agree", all / 2 + 1),
-            "start the servers that are down, and let them reach each other's peer port",
-        ));
+    if answering.is_empty() || answering.iter().any(|figures| !figures.leader.is_empty()) {
+        return;
     }
-    let is_recent = |moved: &&Move| moved.ago_seconds <= MOVED_SECONDS_MAX && !moved.from.is_empty();
-    if let Some(moved) = newest_move(seen).filter(is_recent) {
-        found.push(finding(
-            format!("leadership has moved to {}", title_of(seen, &moved.to)),
-            format!("{} ago, from {}: {}", span(moved.ago_seconds), title_of(seen, &moved.from), moved.reason),
-            "nothing to do for itself; look after what the reason names",
-        ));
-    }
+    let (up, all) = count_voters(seen);
+    found.push(finding(
+        "no server leads: nothing can be written",
+        format!("{up} of {all} servers answer, and a majority of {} must agree", all / 2 + 1),
+        "start the servers that are down, and let them reach each other's peer port. If they are lost for good, on this \
+         machine: `holdfast store snapshot FILE --stale`, then stop holdfast, `holdfast store restore FILE --alone`, and \
+         start it without --join; the others join it anew with empty data directories",
+    ));
 }
 
 fn find_components(seen: &Seen, found: &mut Vec<Finding>) {

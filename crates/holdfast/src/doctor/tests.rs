@@ -4,13 +4,14 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
 use super::figures::{Certificate, Figures, Move, Peer};
-use super::findings::{Here, Seen, Server, diagnose};
-use super::servers::describe;
+use super::findings::{Here, LogError, OutsideEtcd, Seen, Server, diagnose};
+use super::servers::{describe, refuse_strangers};
 
 const NOW: i64 = 1_800_000_000;
 
 fn server(id: &str, name: &str) -> Server {
     let figures = Figures {
+        id: id.to_owned(),
         unix_ms: NOW * 1000 + 300,
         leader: "a".to_owned(),
         disk_ms: 2.0,
@@ -70,6 +71,29 @@ fn disks_are_judged_against_each_other() {
         "all disks are slow",
         "cp1 150 ms, cp2 150 ms, cp3 150 ms",
     );
+    let two_of_five = |slow: f64| {
+        let mut seen = healthy();
+        seen.servers.extend([server("d", "cp4"), server("e", "cp5")]);
+        (0..2).for_each(|n| of(&mut seen, n).disk_ms = slow);
+        diagnose(&seen)
+    };
+    let found = two_of_five(757.0);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[1].why.contains("half of the others or more take at most 2.0 ms, so the cluster"), "{found:?}");
+    let two_of_three = |fast: f64| {
+        let mut seen = healthy();
+        of(&mut seen, 0).disk_ms = fast;
+        (1..3).for_each(|n| of(&mut seen, n).disk_ms = 757.0);
+        diagnose(&seen)
+    };
+    let found = two_of_three(2.0);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found.iter().all(|it| it.why.contains("at most 2.0 ms, but writes wait for slow ones")), "{found:?}");
+    let just_slow = |seen: &mut Seen| (1..3).for_each(|n| of(seen, n).disk_ms = 120.0);
+    let mut seen = healthy();
+    just_slow(&mut seen);
+    of(&mut seen, 0).disk_ms = 90.0;
+    assert_eq!(diagnose(&seen), [], "none is an outlier");
     check(
         |seen| {
             seen.servers.truncate(1);
@@ -84,6 +108,11 @@ fn disks_are_judged_against_each_other() {
 fn servers_that_ail_are_named() {
     let gone = |seen: &mut Seen| seen.servers[1].figures = Err("connection refused".to_owned());
     check(gone, "server cp2 (b) does not answer", "connection refused; 0 more may fail");
+    let learner_gone = |seen: &mut Seen| {
+        gone(seen);
+        seen.servers[1].is_learner = true;
+    };
+    check(learner_gone, "server cp2 (b) does not answer", "connection refused; it has no vote yet");
     check(|seen| of(seen, 2).disk_full = true, "the disk of server cp3 (c) is full", "only deletes");
     check(|seen| of(seen, 2).used_bytes = 7 << 30, "is nearly full", "7168 of 8192 MiB are used (88 %)");
     check(|seen| of(seen, 2).unix_ms -= 2_300, "the clock of server cp3 (c)", "2.0 s behind ours");
@@ -96,18 +125,47 @@ fn servers_that_ail_are_named() {
 }
 
 #[test]
-fn the_last_move_of_leadership_is_told_once_with_its_reason() {
-    let moved = |ago_seconds, reason: &str| {
-        Some(Move { ago_seconds, from: "b".to_owned(), to: "a".to_owned(), reason: reason.to_owned() })
-    };
-    let recent = |seen: &mut Seen| {
-        of(seen, 0).last_move = moved(61, "its disk takes 800ms a write, that of a 1ms");
-        of(seen, 2).last_move = moved(61, "");
-    };
-    check(recent, "leadership has moved to server cp1 (a)", "61 s ago, from server cp2 (b): its disk takes 800ms");
+fn without_a_majority_writes_have_stopped_and_a_way_out_is_named() {
     let mut seen = healthy();
-    of(&mut seen, 0).last_move = moved(7200, "long ago");
+    of(&mut seen, 0).leader.clear();
+    (1..3).for_each(|n| seen.servers[n].figures = Err("connection refused".to_owned()));
+    seen.unanswered = ["nodes", "pods"].map(|name| (name.to_owned(), "no answer within 3 s".to_owned())).to_vec();
+    let found = diagnose(&seen);
+    let stopped = "connection refused; writes have stopped: 1 of 3 servers that vote answer, 2 must";
+    assert_eq!([found[0].why.as_str(), &found[1].why], [stopped; 2]);
+    assert!(found[2].what.contains("no server leads") && found[2].next.contains("restore FILE --alone"), "{found:?}");
+    assert_eq!(found[3].what, "the API server does not list nodes, pods");
+    assert_eq!(found[3].why, "no answer within 3 s");
+    assert_eq!(found.len(), 4, "{found:?}");
+}
+
+#[test]
+fn a_move_of_leadership_is_no_finding() {
+    let mut seen = healthy();
+    let (from, to) = ("b".to_owned(), "a".to_owned());
+    of(&mut seen, 0).last_move = Some(Move { ago_seconds: 61, from, to, reason: "it was stopped".to_owned() });
     assert_eq!(diagnose(&seen), []);
+}
+
+#[test]
+fn figures_of_another_member_are_not_believed() {
+    let mut seen = healthy();
+    of(&mut seen, 1).id = "c".to_owned();
+    of(&mut seen, 2).id.clear();
+    refuse_strangers(&mut seen.servers);
+    assert_eq!(seen.servers[1].figures, Err("server cp3 (c) listens at https://cp2:2380".to_owned()));
+    assert!(seen.servers[0].figures.is_ok() && seen.servers[2].figures.is_ok());
+}
+
+#[test]
+fn an_outside_etcd_takes_the_place_of_servers() {
+    let mut seen = Seen { servers: Vec::new(), ..healthy() };
+    let etcd = |problem| Some(OutsideEtcd { address: "etcd://e:2379".to_owned(), problem });
+    seen.datastore = etcd(None);
+    assert_eq!(diagnose(&seen), []);
+    seen.datastore = etcd(Some("[-]etcd failed: reason withheld".to_owned()));
+    let found = diagnose(&seen);
+    assert!(found.len() == 1 && found[0].what.contains("the datastore etcd://e:2379 does not answer"), "{found:?}");
 }
 
 #[test]
@@ -153,6 +211,13 @@ fn without_an_api_server_this_machine_tells_what_it_can() {
     let down = || Here { has_data: true, port: Some(6443), ..Here::default() };
     check(Here { pid: Some(7), ..down() }, "runs (pid 7), but its API server does not answer", "restart");
     check(down(), "does not run here", "start it");
+    check(Here { removed: Some("it was removed".to_owned()), ..down() }, "does not start", "holdfast token");
+    check(Here { free_bytes: Some(4096), ..down() }, "its disk is full", "free space there");
+    let error = |is_end| Some(LogError { line: "holdfast: wal-1 is damaged".to_owned(), is_end });
+    check(Here { last_error: error(true), ..down() }, "it ended with an error", "cure that");
+    check(Here { last_error: error(false), ..down() }, "does not run here", "start it");
+    let elsewhere = Here { pid: Some(7), data_dir: "/wrong".to_owned(), ..Here::default() };
+    check(elsewhere, "there is no cluster in /wrong, but holdfast runs here (pid 7)", "/proc/7/cmdline");
     check(Here { port_is_open: true, ..down() }, "another process has its port 6443", "ss -ltnp");
     check(Here::default(), "there is no cluster here", "holdfast up");
 }
