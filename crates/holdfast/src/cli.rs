@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, value_parser};
+use tracing_subscriber::EnvFilter;
 
 use crate::etcd_command::EtcdArgs;
 
@@ -145,6 +146,7 @@ pub enum MemberCommand {
     /// Takes a server out for good: its id is never accepted again.
     Remove {
         /// As `holdfast member list` shows it.
+        #[arg(value_parser = member_id)]
         id: String,
     },
 }
@@ -161,7 +163,7 @@ pub struct ServerArgs {
 #[derive(Debug, Clone, Args)]
 pub struct JoinArgs {
     /// Join the cluster of this server, such as https://10.0.0.1:6443.
-    #[arg(long, value_name = "URL", requires = "token", conflicts_with = "datastore")]
+    #[arg(long, value_name = "URL", requires = "token", conflicts_with = "datastore", value_parser = server_url)]
     pub join: Option<String>,
     /// What `holdfast token` prints on a server of the cluster.
     #[arg(long, env = "HOLDFAST_TOKEN", hide_env_values = true)]
@@ -187,13 +189,13 @@ pub struct ClusterArgs {
     #[command(flatten)]
     pub place: PlaceArgs,
     /// The address that other machines and Pods reach this one at [default: the address of the default route].
-    #[arg(long)]
+    #[arg(long, value_parser = own_address)]
     pub advertise_address: Option<IpAddr>,
     /// The port of the API server.
-    #[arg(long, default_value_t = 6443)]
+    #[arg(long, default_value_t = 6443, value_parser = value_parser!(u16).range(1..))]
     pub port: u16,
     /// The port for the other servers of the cluster.
-    #[arg(long, default_value_t = 2380)]
+    #[arg(long, default_value_t = 2380, value_parser = value_parser!(u16).range(1..))]
     pub peer_port: u16,
     /// The port of the store's etcd API (pki/etcd-client.crt opens it); 0 = none.
     #[arg(long, default_value_t = 2379)]
@@ -207,7 +209,7 @@ pub struct ClusterArgs {
     #[arg(long, default_value = "10.43.0.0/16")]
     pub service_cidr: String,
     /// What goes to the log: error, warn, info, debug, or a tracing filter.
-    #[arg(long, default_value = "info", env = "HOLDFAST_LOG")]
+    #[arg(long, default_value = "info", value_parser = log_filter, env = "HOLDFAST_LOG")]
     pub log: String,
 }
 
@@ -264,6 +266,46 @@ pub struct DownArgs {
     pub keep_data: bool,
 }
 
+/// `https://HOST:PORT`; the port may be missing.
+fn server_url(text: &str) -> Result<String, String> {
+    let expected = || "expected https://HOST:PORT, such as https://10.0.0.1:6443".to_owned();
+    let url: http::Uri = text.parse().map_err(|_| expected())?;
+    let is_bare = url.path_and_query().is_none_or(|path| path == "/");
+    if url.scheme_str() != Some("https") || url.host().is_none_or(str::is_empty) || !is_bare {
+        return Err(expected());
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// As [`u64`] in hexadecimal.
+fn member_id(text: &str) -> Result<String, String> {
+    let expected = "expected an id in hexadecimal such as 8e9e05c52164694d; `holdfast member list` shows them";
+    u64::from_str_radix(text, 16).map_err(|_| expected)?;
+    Ok(text.to_owned())
+}
+
+/// One that others can send to.
+fn own_address(text: &str) -> Result<IpAddr, String> {
+    let address: IpAddr = text.parse().map_err(|_| "expected an IP address such as 10.0.0.1")?;
+    let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    if address.is_unspecified() || address.is_multicast() || is_broadcast {
+        return Err(
+            "expected the address of one machine: others connect to it (it is listened on all in any case)".to_owned()
+        );
+    }
+    Ok(address)
+}
+
+/// A level for all, or levels by target as tracing writes them. A name alone would be a target of that name, and nothing else.
+fn log_filter(text: &str) -> Result<String, String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_clear = |part: &str| part.contains(['=', '[']) || LEVELS.contains(&part.trim().to_lowercase().as_str());
+    if !text.split(',').all(is_clear) || EnvFilter::try_new(text).is_err() {
+        return Err(format!("expected one of {}, or a filter such as info,store=debug", LEVELS.join(", ")));
+    }
+    Ok(text.to_owned())
+}
+
 /// A duration in Go's form: 1h30m, 5s, 100ms, 1.5h.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     if text == "0" {
@@ -290,3 +332,6 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     }
     (!text.is_empty()).then(|| Duration::try_from_secs_f64(seconds).ok())?
 }
+
+#[cfg(test)]
+mod tests;

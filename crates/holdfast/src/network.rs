@@ -1,22 +1,64 @@
 //! Addresses of this machine and of the cluster: parsed from flags, or found out.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
+
+/// Prefixes of networks that a cluster can use at all.
+const PREFIXES: RangeInclusive<u8> = 1..=30;
+/// The cluster's DNS has the tenth address of the Services.
+const SERVICE_PREFIX_MAX: u8 = 28;
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{text:?} is no IPv4 network such as 10.42.0.0/16")]
-pub struct BadNetwork {
-    text: String,
+pub enum BadNetwork {
+    #[error("{text:?} is no IPv4 network such as 10.42.0.0/16")]
+    Form { text: String },
+    #[error("{text:?} is no IPv4 network: the one of this address is {first}/{prefix}")]
+    NotFirst { text: String, first: Ipv4Addr, prefix: u8 },
+    #[error("the network {text} has no use here: its prefix must be {} to {}", PREFIXES.start(), PREFIXES.end())]
+    Size { text: String },
+    #[error(
+        "the network {network}/{prefix} has no room for Services: the prefix of --service-cidr is {SERVICE_PREFIX_MAX} at most"
+    )]
+    ServiceSize { network: Ipv4Addr, prefix: u8 },
+    #[error("--cluster-cidr {pods} and --service-cidr {services} overlap; choose two that share no address")]
+    Overlap { pods: String, services: String },
 }
 
 /// `10.42.0.0/16` -> (10.42.0.0, 16). Host bits must be zero.
 pub fn parse_network(text: &str) -> Result<(Ipv4Addr, u8), BadNetwork> {
-    let bad = || BadNetwork { text: text.to_owned() };
+    let bad = || BadNetwork::Form { text: text.to_owned() };
     let (address, prefix) = text.split_once('/').ok_or_else(bad)?;
     let (address, prefix): (Ipv4Addr, u8) = (address.parse().map_err(|_| bad())?, prefix.parse().map_err(|_| bad())?);
-    if prefix == 0 || prefix > 30 || u32::from(address) << prefix != 0 {
+    if prefix > 32 {
         return Err(bad());
     }
+    if !PREFIXES.contains(&prefix) {
+        return Err(BadNetwork::Size { text: text.to_owned() });
+    }
+    let first = mask(address, prefix);
+    if first != address {
+        return Err(BadNetwork::NotFirst { text: text.to_owned(), first, prefix });
+    }
     Ok((address, prefix))
+}
+
+/// The first address of the network of `prefix` (1 to 32) that `address` is in.
+fn mask(address: Ipv4Addr, prefix: u8) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(address) & (u32::MAX << (32 - u32::from(prefix))))
+}
+
+/// Services need room, and addresses that no Pod has.
+pub fn check_service_network(services: (Ipv4Addr, u8), pods: (Ipv4Addr, u8)) -> Result<(), BadNetwork> {
+    let (network, prefix) = services;
+    if prefix > SERVICE_PREFIX_MAX {
+        return Err(BadNetwork::ServiceSize { network, prefix });
+    }
+    let wider = prefix.min(pods.1);
+    if mask(network, wider) == mask(pods.0, wider) {
+        let text = |(network, prefix): (Ipv4Addr, u8)| format!("{network}/{prefix}");
+        return Err(BadNetwork::Overlap { pods: text(pods), services: text(services) });
+    }
+    Ok(())
 }
 
 /// The `n`th address of a network.
@@ -60,11 +102,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn services_and_pods_share_no_address() {
+        let check = |services, pods| {
+            check_service_network(parse_network(services).unwrap(), parse_network(pods).unwrap())
+                .map_err(|bad| bad.to_string())
+        };
+        assert_eq!(check("10.43.0.0/16", "10.42.0.0/16"), Ok(()));
+        assert_eq!(check("10.43.0.0/28", "10.43.0.16/28"), Ok(()));
+        for (services, pods) in [("10.42.0.0/16", "10.42.0.0/16"), ("10.42.1.0/24", "10.42.0.0/16")] {
+            assert!(check(services, pods).unwrap_err().contains("overlap") && check(pods, services).is_err());
+        }
+        assert!(check("10.43.0.0/29", "10.42.0.0/16").unwrap_err().contains("no room for Services"));
+    }
+
+    #[test]
     fn networks() {
         assert_eq!(parse_network("10.42.0.0/16"), Ok((Ipv4Addr::new(10, 42, 0, 0), 16)));
         for bad in ["10.42.0.0", "10.42.0.1/16", "10.42.0.0/0", "10.42.0.0/31", "x/16", "10.42.0.0/x"] {
             assert!(parse_network(bad).is_err(), "{bad}");
         }
+        let said = |text| parse_network(text).unwrap_err().to_string();
+        assert!(said("10.43.0.0/31").contains("its prefix must be 1 to 30"), "{}", said("10.43.0.0/31"));
+        assert!(said("10.43.7.1/16").contains("the one of this address is 10.43.0.0/16"), "{}", said("10.43.7.1/16"));
         assert_eq!(server_url([10, 0, 0, 1].into(), 6443), "https://10.0.0.1:6443");
         assert_eq!(server_url(Ipv6Addr::LOCALHOST.into(), 6443), "https://[::1]:6443");
         assert_eq!(nth_address((Ipv4Addr::new(10, 43, 0, 0), 16), 10), Ipv4Addr::new(10, 43, 0, 10));

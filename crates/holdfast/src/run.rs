@@ -112,20 +112,23 @@ pub fn agent_settings(args: &UpArgs, server: &ServerSettings) -> Result<AgentSet
         node_ip: server.advertise,
         container_runtime_endpoint: args.container_runtime_endpoint.clone(),
         eviction_hard: args.eviction_hard.clone().unwrap_or_default(),
-        cluster_cidr: network::parse_network(&args.cluster.cluster_cidr)?,
+        cluster_cidr: server.cluster_cidr,
         service_cidr: server.service_cidr,
     })
 }
 
 fn server_settings(args: &ClusterArgs) -> Result<ServerSettings, Box<dyn std::error::Error>> {
+    let cluster_cidr = network::parse_network(&args.cluster_cidr)?;
+    let service_cidr = network::parse_network(&args.service_cidr)?;
+    network::check_service_network(service_cidr, cluster_cidr)?;
     Ok(ServerSettings {
         data_dir: args.place.data_dir.clone(),
         advertise: args.advertise_address.unwrap_or_else(network::own_address),
         port: args.port,
         peer_port: args.peer_port,
         etcd_port: args.etcd_port,
-        cluster_cidr: network::parse_network(&args.cluster_cidr)?,
-        service_cidr: network::parse_network(&args.service_cidr)?,
+        cluster_cidr,
+        service_cidr,
         hostname: hostname(),
         datastore: DatastoreSettings::parse(&args.datastore, &args.place)?,
     })
@@ -136,10 +139,12 @@ pub fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().to_lowercase()
 }
 
-/// Starts the log on standard error.
+/// That a joiner does not check the first server's certificate is told for every connection; the token's hash is what it checks.
+const SILENCED: &str = "kube_client::client::tls=error";
+
+/// Starts the log on standard error; `filter` as the command line has checked it.
 pub fn start_log(filter: &str) {
-    let filter =
-        tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let filter = tracing_subscriber::EnvFilter::new(format!("{SILENCED},{filter}"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }
 

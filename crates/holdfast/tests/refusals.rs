@@ -209,6 +209,8 @@ fn a_bad_network_is_named() {
     let place = Place::new("network");
     let line = place.refused("run", &["--service-cidr", "10.43.0.1/16"]);
     assert!(line.contains("\"10.43.0.1/16\" is no IPv4 network"), "{line}");
+    let line = place.refused("run", &["--service-cidr", "10.42.8.0/24"]);
+    assert!(line.contains("overlap"), "{line}");
 }
 
 #[test]
@@ -279,8 +281,15 @@ fn what_is_no_snapshot_is_refused_before_anything_is_written() {
     check("other", b"0000000000000000-0000000000000000.wal", "cut short, or not what");
     let line = refusal(&mut place.store(&["import", &place.file("missing")]));
     assert!(line.contains("No such file"), "{line}");
-
+    std::fs::create_dir(place.file("directory")).unwrap();
+    let line = refusal(&mut place.store(&["import", &place.file("directory")]));
+    assert!(line.contains("/directory: is a directory"), "{line}");
+    let keys = place.file("other");
+    std::fs::write(&keys, b"\xff\xfe").unwrap();
     std::fs::write(place.file("whole"), &whole).unwrap();
+    let line = refusal(&mut place.store(&["restore", &place.file("whole"), "--keys", &keys]));
+    assert!(line.contains(&format!("{keys} is no file that `holdfast store snapshot --with-keys` wrote")), "{line}");
+
     let said = printed(place.store(&["import", &place.file("whole")]));
     assert!(said.contains("303 keys"), "{said}");
     let line = refusal(&mut place.store(&["import", &place.file("whole")]));
