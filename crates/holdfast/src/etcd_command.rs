@@ -18,7 +18,6 @@ use tokio::signal::unix::SignalKind;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::CommandResult;
 use crate::cli::parse_duration;
 use crate::etcd_access::{self, AccessArgs};
 use crate::etcd_cluster::{self, EtcdClusterArgs};
@@ -28,6 +27,7 @@ use crate::etcd_listen::{
     serve_all,
 };
 use crate::run::{self, start_log, wait_for_signal};
+use crate::{CommandResult, etcd_config_file};
 
 /// Inside of `--data-dir`.
 const STORE_DIRECTORY: &str = "holdfast";
@@ -89,6 +89,9 @@ pub struct EtcdArgs {
     /// A member that was away gets so many entries one by one; one that missed more is sent the whole state.
     #[arg(long, default_value_t = Config::default().log_entries_kept, env = "ETCD_SNAPSHOT_CATCHUP_ENTRIES")]
     snapshot_catchup_entries: usize,
+    /// Settings in YAML, with the names of the flags; takes the place of all flags.
+    #[arg(long, value_name = "FILE", env = "ETCD_CONFIG_FILE")]
+    config_file: Option<PathBuf>,
     /// Print which etcd this stands for, and end.
     #[arg(long)]
     version: bool,
@@ -101,6 +104,9 @@ pub fn run(args: &EtcdArgs) -> CommandResult {
     if args.version {
         println!("etcd Version: {}\nHoldfast Version: {}", etcd::ETCD_VERSION, crate::cli::VERSION);
         return Ok(());
+    }
+    if let Some(file) = &args.config_file {
+        return run(&etcd_config_file::read(file)?);
     }
     etcd_cluster::parse_members(&args.name, &args.cluster)?;
     let directory = args.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("{}.etcd", args.name)));

@@ -1,6 +1,6 @@
 //! The holdfast binary: command line, wiring, supervision, shutdown. Everything else lives in the crates it puts together.
 //!
-//! Reading order: [`cli`], [`up`], [`instance`], [`server`], [`datastore`], [`membership`], [`join`], [`token`], [`agent`], [`supervise`], [`scheduling`], [`down`], [`status`], [`doctor`], [`store_command`], [`store_routes`], [`replacement`]; [`etcd_command`], [`etcd_cluster`], [`etcd_listen`], [`etcd_self_made`], [`etcd_ignored`].
+//! Reading order: [`cli`], [`up`], [`instance`], [`server`], [`datastore`], [`membership`], [`join`], [`token`], [`agent`], [`supervise`], [`scheduling`], [`down`], [`status`], [`doctor`], [`store_command`], [`store_routes`], [`replacement`]; [`etcd_command`], [`etcd_cluster`], [`etcd_listen`], [`etcd_self_made`], [`etcd_ignored`], [`etcd_config_file`].
 
 mod agent;
 mod cli;
@@ -10,6 +10,7 @@ mod down;
 mod etcd_access;
 mod etcd_cluster;
 mod etcd_command;
+mod etcd_config_file;
 mod etcd_ignored;
 mod etcd_listen;
 mod etcd_port;
