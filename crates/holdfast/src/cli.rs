@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, value_parser};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, value_parser};
 use tracing_subscriber::EnvFilter;
 
 use crate::etcd_command::EtcdArgs;
@@ -15,6 +17,26 @@ use crate::etcd_command::EtcdArgs;
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// What this process was given; ends it with a message for what cannot be followed.
+    pub fn of_process() -> Self {
+        Self::of_matches(Self::command().get_matches()).unwrap_or_else(|error| error.exit())
+    }
+
+    fn of_matches(matches: ArgMatches) -> Result<Self, clap::Error> {
+        let is_given = |args: &ArgMatches, id| args.try_contains_id(id).unwrap_or(false);
+        if let Some((_, args)) = matches.subcommand()
+            && is_given(args, "token")
+            && args.value_source("token") == Some(ValueSource::CommandLine)
+            && !is_given(args, "join")
+        {
+            let reason = "--token is of use with --join URL alone: a server without it begins a cluster of its own\n";
+            return Err(Self::command().error(ErrorKind::MissingRequiredArgument, reason));
+        }
+        Self::from_arg_matches(&matches)
+    }
 }
 
 /// `holdfast --version` and the API server's gitVersion start with the Kubernetes version they speak.

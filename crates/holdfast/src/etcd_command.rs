@@ -4,7 +4,6 @@
 //! store is opened and the network between members begins. Files of etcd are left alone: the store has its own directory
 //! inside of the data directory.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,11 +25,14 @@ use crate::etcd_listen::{
     Bound, EtcdFlagsError, Listen, Maker, PeerTlsFiles, TlsFiles, bind_all, load_peer_tls, load_tls, parse_url,
     serve_all,
 };
+use crate::replacement;
 use crate::run::{self, start_log, wait_for_signal};
 use crate::{CommandResult, etcd_config_file};
 
 /// Inside of `--data-dir`.
 const STORE_DIRECTORY: &str = "holdfast";
+/// etcd's; those after `error` are no more than it here.
+const LOG_LEVELS: [&str; 7] = ["debug", "info", "warn", "error", "dpanic", "panic", "fatal"];
 /// etcd's default.
 const QUOTA_BYTES: u64 = 2 << 30;
 
@@ -81,7 +83,7 @@ pub struct EtcdArgs {
     #[arg(long, action = ArgAction::Set, value_delimiter = ',', env = "ETCD_LISTEN_METRICS_URLS")]
     listen_metrics_urls: Vec<String>,
     /// debug, info, warn or error.
-    #[arg(long, default_value = "info", env = "ETCD_LOG_LEVEL")]
+    #[arg(long, default_value = "info", value_parser = LOG_LEVELS, env = "ETCD_LOG_LEVEL")]
     log_level: String,
     /// Not of etcd: fill the empty data directory with this snapshot (of `etcdctl snapshot save`, from this server or from etcd) and end.
     #[arg(long, value_name = "FILE")]
@@ -133,7 +135,7 @@ pub fn run(args: &EtcdArgs) -> CommandResult {
         let bound = addresses.bind().await?;
         let network = Network::new(peer_runtime.handle().clone(), peer_tls.clone());
         let config = found_or_join(config, args, &directory, peer_tls.as_ref(), &network).await?;
-        let disk = RealDisk::new(directory.join(STORE_DIRECTORY))?;
+        let disk = open_disk(&directory)?;
         let store = Arc::new(Store::open(config, Arc::new(disk), clock.clone(), network.clone())?);
         let server = EtcdServer::new(Arc::clone(&store), settings, clock).await?;
         let (cluster, member) = server.ids();
@@ -246,12 +248,15 @@ fn has_data(directory: &Path) -> bool {
     directory.join(STORE_DIRECTORY).exists()
 }
 
+fn open_disk(directory: &Path) -> Result<RealDisk, String> {
+    let path = directory.join(STORE_DIRECTORY);
+    RealDisk::new(&path).map_err(|error| format!("cannot use {}: {error}; choose another --data-dir", path.display()))
+}
+
 fn restore(directory: &Path, file: &Path) -> CommandResult {
-    let named = |error: &dyn std::error::Error| format!("{}: {}", file.display(), base::with_causes(error));
-    let opened = File::open(file).map_err(|error| named(&error))?;
-    let content = etcd::snapshot::read_snapshot(opened).map_err(|error| named(&error))?;
+    let content = replacement::read(file)?;
     let revision = content.revision;
-    Store::fill(&RealDisk::new(directory.join(STORE_DIRECTORY))?, content)?;
+    Store::fill(&open_disk(directory)?, content)?;
     println!("restored {} into {} at revision {revision}", file.display(), directory.display());
     Ok(())
 }

@@ -36,7 +36,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
 use cli::{Cli, Command};
 
 type CommandResult = Result<(), Box<dyn std::error::Error>>;
@@ -46,7 +45,7 @@ fn main() -> ExitCode {
     if netd::cni::is_invocation(&environment) {
         return netd::cni::run(&environment);
     }
-    match run_command(Cli::parse().command) {
+    match run_command(Cli::of_process().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("holdfast: {}", base::with_causes(&*error));

@@ -79,7 +79,15 @@ pub fn run_server(args: &ServerArgs) -> CommandResult {
 async fn join_if_told(settings: &ServerSettings, args: &JoinArgs) -> Result<(), crate::join::JoinError> {
     match args.join.as_deref().zip(args.token.as_deref()) {
         Some((url, token)) => crate::join::join(settings, url, token).await,
-        None => Ok(()),
+        None => {
+            // The flag is refused without --join, so it is the variable.
+            if args.token.is_some() {
+                tracing::warn!(
+                    "HOLDFAST_TOKEN is set and not used: without --join this server is of no other's cluster"
+                );
+            }
+            Ok(())
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use super::*;
 
 fn parse(args: &[&str]) -> Result<Cli, String> {
-    Cli::try_parse_from(["holdfast"].iter().chain(args)).map_err(|error| error.to_string())
+    let matches = Cli::command().try_get_matches_from(["holdfast"].iter().chain(args));
+    matches.and_then(Cli::of_matches).map_err(|error| error.to_string())
 }
 
 #[track_caller]
@@ -25,7 +26,10 @@ fn what_cannot_be_followed_is_refused_with_what_is_expected() {
     for filter in ["bogus", "info,bogus", "store=loud"] {
         check_refused(&["server", "--log", filter], "expected one of off, error, warn, info, debug, trace");
     }
+    check_refused(&["etcd", "--log-level", "bogus"], "debug, info, warn, error");
     check_refused(&["member", "remove", "zz"], "`holdfast member list` shows them");
+    check_refused(&["server", "--token", "t"], "with --join URL alone");
+    check_refused(&["up", "--token", "t"], "with --join URL alone");
 }
 
 #[test]
