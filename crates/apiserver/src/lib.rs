@@ -47,6 +47,7 @@ pub mod review;
 pub mod security;
 pub mod server;
 pub mod services;
+mod store_check;
 pub mod stored;
 pub mod streams;
 pub mod table;

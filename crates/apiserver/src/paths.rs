@@ -36,9 +36,9 @@ pub async fn serve(core: &Arc<Core>, parts: &Parts) -> Result<Response<Body>, Ap
             });
             return Ok(respond(StatusCode::OK, Media::Json, value_bytes(&version, Media::Json, true)?));
         }
-        "/healthz" | "/livez" | "/readyz" => return Ok(health(core, parts)),
+        "/healthz" | "/livez" | "/readyz" => return Ok(health(core, parts).await),
         "" => return root(core, parts),
-        "/metrics/slis" => return Ok(text(StatusCode::OK, check_results(core))),
+        "/metrics/slis" => return Ok(text(StatusCode::OK, check_results(core).await)),
         "/metrics" => {
             let mut page = core.metrics.render(core);
             for source in &core.config.metrics {
@@ -48,7 +48,7 @@ pub async fn serve(core: &Arc<Core>, parts: &Parts) -> Result<Response<Body>, Ap
         }
         _ => {}
     }
-    if let Some(check) = single_check(core, path) {
+    if let Some(check) = single_check(core, path).await {
         return Ok(check);
     }
     for handler in &core.config.paths {
@@ -74,13 +74,11 @@ fn root(core: &Core, parts: &Parts) -> Result<Response<Body>, ApiError> {
     if parts.uri.path() != "/" {
         return Ok(text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()));
     }
-    let mut paths: Vec<String> = ["/healthz", "/livez", "/readyz"]
-        .iter()
-        .flat_map(|root| {
-            let checks = checks(core, root).into_iter().map(move |(name, _)| format!("{root}/{name}"));
-            std::iter::once((*root).to_owned()).chain(checks)
-        })
-        .collect();
+    let mut paths = Vec::new();
+    for root in ["/healthz", "/livez", "/readyz"] {
+        paths.push(root.to_owned());
+        paths.extend(checks(core, root, true).into_iter().map(|(name, _)| format!("{root}/{name}")));
+    }
     paths.extend(["/metrics", "/metrics/slis", "/version"].map(str::to_owned));
     paths.extend(core.config.paths.iter().flat_map(|handler| handler.paths()));
     paths.sort();
@@ -88,13 +86,14 @@ fn root(core: &Core, parts: &Parts) -> Result<Response<Body>, ApiError> {
 }
 
 /// `/metrics/slis`: the result of each health check.
-fn check_results(core: &Core) -> String {
+async fn check_results(core: &Core) -> String {
     let mut lines = String::from(
         "# HELP kubernetes_healthcheck [STABLE] This metric records the result of a single healthcheck.\n\
          # TYPE kubernetes_healthcheck gauge\n",
     );
+    let store = store_answers(core).await;
     for root in ["healthz", "livez", "readyz"] {
-        for (name, ok) in checks(core, &format!("/{root}")) {
+        for (name, ok) in checks(core, &format!("/{root}"), store) {
             let line = format!("kubernetes_healthcheck{{name=\"{name}\",type=\"{root}\"}} {}\n", u8::from(ok));
             lines.push_str(&line);
         }
@@ -102,26 +101,30 @@ fn check_results(core: &Core) -> String {
     lines
 }
 
-/// Names and results of the checks behind a health path.
-fn checks(core: &Core, path: &str) -> Vec<(&'static str, bool)> {
-    let mut checks = vec![("ping", true), ("log", true)];
+/// Names and results of the checks behind a health path, in upstream's order.
+/// `store`: see [`store_answers`].
+fn checks(core: &Core, path: &str, store: bool) -> Vec<(&'static str, bool)> {
     let ready = core.ready.load(Ordering::Acquire);
-    if !path.starts_with("/livez") {
-        checks.push(("etcd", ready || core.registry.feed.applied() > 0));
-    }
+    let mut checks = vec![("ping", true), ("log", true), ("etcd", store)];
     if path.starts_with("/readyz") {
-        checks.push(("informer-sync", ready));
-        checks.push(("shutdown", !*core.stopping.borrow()));
+        checks.extend([("etcd-readiness", store), ("informer-sync", ready)]);
     }
     checks.push(("poststarthook/start-system-namespaces-controller", ready || path.starts_with("/livez")));
+    if path.starts_with("/readyz") {
+        checks.push(("shutdown", !*core.stopping.borrow()));
+    }
     checks
 }
 
-fn health(core: &Core, parts: &Parts) -> Response<Body> {
+async fn store_answers(core: &Core) -> bool {
+    core.store_check.answers(&*core.registry.kv, &*core.registry.clock).await
+}
+
+async fn health(core: &Core, parts: &Parts) -> Response<Body> {
     let path = parts.uri.path();
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let excluded: Vec<&str> = query.all("exclude").collect();
-    let checks = checks(core, path);
+    let checks = checks(core, path, store_answers(core).await);
     let failed = checks.iter().any(|(name, ok)| !ok && !excluded.contains(name));
     if !failed && query.get("verbose").is_none() {
         return text(StatusCode::OK, "ok".to_owned());
@@ -146,12 +149,14 @@ fn health(core: &Core, parts: &Parts) -> Response<Body> {
 }
 
 /// `/readyz/etcd` and the like.
-fn single_check(core: &Core, path: &str) -> Option<Response<Body>> {
+async fn single_check(core: &Core, path: &str) -> Option<Response<Body>> {
     let (root, name) = path.trim_matches('/').split_once('/')?;
     if !matches!(root, "healthz" | "livez" | "readyz") {
         return None;
     }
-    let (_, ok) = checks(core, &format!("/{root}")).into_iter().find(|(check, _)| *check == name)?;
+    // The others say what they know without waiting for the store.
+    let store = !name.starts_with("etcd") || store_answers(core).await;
+    let (_, ok) = checks(core, &format!("/{root}"), store).into_iter().find(|(check, _)| *check == name)?;
     Some(match ok {
         true => text(StatusCode::OK, "ok".to_owned()),
         false => text(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {name} failed\n")),

@@ -39,6 +39,7 @@ use crate::registry::Registry;
 use crate::request::{Query, RequestInfo, parse_request};
 use crate::rest::{self, Call, Origin, Warnings, respond};
 use crate::services::ServiceNumbers;
+use crate::store_check::StoreCheck;
 use crate::{paths, policy, review};
 
 const AUDIT_ID: &str = "audit-id";
@@ -55,6 +56,7 @@ pub struct Core {
     /// The caches are filled and the system namespaces exist.
     pub ready: AtomicBool,
     pub metrics: paths::Metrics,
+    pub store_check: StoreCheck,
 }
 
 /// The API server. Cheap to clone; a tower service for requests with any body.
@@ -80,6 +82,7 @@ impl ApiServer {
             stopping: watch::Sender::new(false),
             ready: AtomicBool::new(false),
             metrics: paths::Metrics::default(),
+            store_check: StoreCheck::default(),
         };
         Self { core: Arc::new(core) }
     }

@@ -104,6 +104,22 @@ async fn versions_and_health_answer() {
     assert!(String::from_utf8_lossy(&f.get("/metrics").await.bytes).contains("apiserver_request_total"));
 }
 
+#[tokio::test]
+async fn a_store_that_does_not_answer_is_a_failed_check() {
+    let f = Fixture::new().await;
+    f.store.close();
+    for path in ["/healthz", "/livez", "/readyz"] {
+        let answer = f.get(path).await;
+        let text = String::from_utf8_lossy(&answer.bytes).into_owned();
+        assert_eq!(answer.code, 500, "{text}");
+        assert!(text.contains("[-]etcd failed: reason withheld\n"), "{text}");
+        assert_eq!(f.get(&format!("{path}/etcd")).await.code, 500);
+        assert_eq!(f.get(&format!("{path}/ping")).await.code, 200);
+    }
+    let verbose = f.get("/readyz?verbose").await;
+    assert!(String::from_utf8_lossy(&verbose.bytes).contains("[-]etcd-readiness failed"));
+}
+
 /// Answers what it is asked, without a token.
 struct Echo;
 
