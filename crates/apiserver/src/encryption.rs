@@ -63,6 +63,18 @@ impl AtRest {
             Self::Plain => Ok(None),
         }
     }
+
+    /// The keys that are there already; writes nothing. Errors: see [`AesGcm::read`].
+    pub fn present(&self) -> Result<Option<AesGcm>, EncryptionError> {
+        match self {
+            Self::OwnKeys(path) => {
+                let text = files::read_optional(path).map_err(EncryptionError::File)?;
+                text.map(|text| AesGcm::parse(path, &text)).transpose()
+            }
+            Self::GivenKeys(path) => AesGcm::read(path).map(Some),
+            Self::Plain => Ok(None),
+        }
+    }
 }
 
 /// The keys, first one writing.
@@ -105,7 +117,8 @@ impl AesGcm {
     /// Reads what `path` holds.
     pub fn parse(path: &Path, text: &str) -> Result<Self, EncryptionError> {
         let format = |detail: String| EncryptionError::Format { path: path.to_owned(), detail };
-        let configuration: Configuration = serde_saphyr::from_str(text).map_err(|error| format(error.to_string()))?;
+        let configuration: Configuration =
+            serde_saphyr::from_str(text).map_err(|error| format(one_line(&error.to_string())))?;
         if let Some(other) = configuration.resources.iter().flat_map(|r| &r.resources).find(|name| *name != "secrets") {
             return Err(format(format!("it names {other}, but only secrets are encrypted here; take {other} out")));
         }
@@ -180,6 +193,12 @@ impl Transformer for AesGcm {
         text.truncate(length);
         Ok(text.into())
     }
+}
+
+/// The parser shows the lines around a fault below it.
+fn one_line(detail: &str) -> String {
+    let first = detail.lines().next().unwrap_or_default();
+    format!("{first}; the providers are aesgcm and identity")
 }
 
 fn transform_error(key: &[u8], message: &str) -> TransformError {

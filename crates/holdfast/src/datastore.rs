@@ -51,6 +51,11 @@ pub enum DatastoreError {
     },
     #[error("--datastore {given} does without TLS, but certificates are given; write etcds://")]
     Plain { given: String },
+    #[error(
+        "this cluster's state is in the etcd {etcd}: give --datastore {etcd}; to begin a new cluster choose another --data-dir, or remove {}",
+        note.display()
+    )]
+    Forgotten { etcd: String, note: PathBuf },
 }
 
 impl DatastoreSettings {
@@ -153,18 +158,17 @@ pub fn removal(directory: &Path) -> Option<Arc<str>> {
     directory.join(REMOVED_MARK).exists().then(|| REMOVED.into())
 }
 
-/// Leaves (or takes away) the note of an etcd.
-pub fn write_note(data_dir: &Path, outside: Option<&Outside>) -> std::io::Result<()> {
-    let path = data_dir.join(NOTE);
-    match outside {
-        Some(outside) => {
-            std::fs::create_dir_all(data_dir)?;
-            std::fs::write(path, outside.addresses.to_string())
-        }
-        None => match std::fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        },
+/// Leaves the note of an etcd.
+pub fn write_note(data_dir: &Path, outside: &Outside) -> std::io::Result<()> {
+    std::fs::create_dir_all(data_dir)?;
+    std::fs::write(data_dir.join(NOTE), outside.addresses.to_string())
+}
+
+/// Refuses to found a cluster beside the one whose state an etcd holds.
+pub fn refuse_forgotten(data_dir: &Path, outside: Option<&Outside>) -> Result<(), DatastoreError> {
+    match read_note(data_dir) {
+        Some(etcd) if outside.is_none() => Err(DatastoreError::Forgotten { etcd, note: data_dir.join(NOTE) }),
+        _ => Ok(()),
     }
 }
 

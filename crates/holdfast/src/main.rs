@@ -3,6 +3,7 @@
 //! Reading order: [`cli`], [`up`], [`instance`], [`server`], [`datastore`], [`membership`], [`join`], [`token`], [`agent`], [`supervise`], [`scheduling`], [`down`], [`status`], [`doctor`], [`store_command`], [`store_routes`], [`replacement`]; [`etcd_command`], [`etcd_cluster`], [`etcd_listen`], [`etcd_self_made`], [`etcd_ignored`], [`etcd_config_file`].
 
 mod agent;
+mod at_rest;
 mod cli;
 mod datastore;
 mod doctor;

@@ -27,7 +27,7 @@ const FILLING: &str = "store.filling";
 const NEXT: &str = "store.next";
 const KEPT: &str = "before-restore";
 /// What every stored value begins with that is encrypted, by whatever provider.
-const SEALED: &[u8] = b"k8s:enc:";
+pub const SEALED: &[u8] = b"k8s:enc:";
 /// By so much the revision is moved ahead, see [`ahead_of`]: as etcd's documentation advises for Kubernetes, more than a week
 /// of 1,500 writes a second.
 const REVISION_BUMP: i64 = 1_000_000_000;
@@ -197,7 +197,7 @@ pub fn check_sealed(content: &Content, data_dir: &Path, keys: Option<&SharedKeys
 }
 
 /// `aesgcm:v1:key1` of `k8s:enc:aesgcm:v1:key1:...`.
-fn provider_of(value: &[u8]) -> String {
+pub fn provider_of(value: &[u8]) -> String {
     let fields: Vec<_> = value[SEALED.len()..].splitn(4, |byte| *byte == b':').take(3).collect();
     String::from_utf8_lossy(&fields.join(&b':')).into_owned()
 }

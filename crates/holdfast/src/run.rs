@@ -11,7 +11,7 @@ use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::runtime::{WatchStreamExt as _, watcher};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -19,7 +19,7 @@ use tracing::{error, info};
 use crate::agent::{self, AgentSettings};
 use crate::cli::{ClusterArgs, JoinArgs, ServerArgs, UpArgs};
 use crate::datastore::DatastoreSettings;
-use crate::server::{self, ControlPlane, ServerSettings, client_of};
+use crate::server::{self, ControlPlane, Listeners, ServerSettings, client_of};
 use crate::up::progress;
 use crate::{CommandResult, instance, network, status};
 
@@ -39,8 +39,7 @@ pub fn run_up(args: &UpArgs) -> CommandResult {
     let stop = CancellationToken::new();
     let (api, components, node) = (runtime("api", 2)?, runtime("components", 1)?, runtime("node", 2)?);
     let peers = runtime("peers", 1)?;
-    api.block_on(join_if_told(&settings, &args.join))?;
-    let plane = api.block_on(server::start(&settings, clock.clone(), peers.handle()))?;
+    let plane = api.block_on(start_plane(&settings, &args.join, clock.clone(), peers.handle()))?;
     let url = network::server_url(settings.advertise, settings.port);
     progress(&format!("API server on {url} after {:.1?}", clock.monotonic()));
     plane.spawn_components(components.handle(), &clock, &stop);
@@ -67,8 +66,7 @@ pub fn run_server(args: &ServerArgs) -> CommandResult {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let stop = CancellationToken::new();
     let (api, components, peers) = (runtime("api", 2)?, runtime("components", 1)?, runtime("peers", 1)?);
-    api.block_on(join_if_told(&settings, join))?;
-    let plane = api.block_on(server::start(&settings, clock.clone(), peers.handle()))?;
+    let plane = api.block_on(start_plane(&settings, join, clock.clone(), peers.handle()))?;
     plane.spawn_components(components.handle(), &clock, &stop);
     progress(instance::READY_LINE);
     let ended = api.block_on(wait_for_end(&plane));
@@ -76,19 +74,23 @@ pub fn run_server(args: &ServerArgs) -> CommandResult {
     ended_or_restarted(&plane, ended)
 }
 
-async fn join_if_told(settings: &ServerSettings, args: &JoinArgs) -> Result<(), crate::join::JoinError> {
-    match args.join.as_deref().zip(args.token.as_deref()) {
-        Some((url, token)) => crate::join::join(settings, url, token).await,
-        None => {
-            // The flag is refused without --join, so it is the variable.
-            if args.token.is_some() {
-                tracing::warn!(
-                    "HOLDFAST_TOKEN is set and not used: without --join this server is of no other's cluster"
-                );
-            }
-            Ok(())
+/// The ports first: a cluster must not admit a member that then does not come.
+async fn start_plane(
+    settings: &ServerSettings,
+    args: &JoinArgs,
+    clock: Arc<dyn Clock>,
+    peers: &Handle,
+) -> Result<ControlPlane, Box<dyn std::error::Error>> {
+    let listeners = Listeners::bind(settings).await?;
+    match (args.join.as_deref(), args.token.as_deref()) {
+        (Some(url), Some(token)) => crate::join::join(settings, url, token).await?,
+        // The flag is refused without --join, so it is the variable.
+        (None, Some(_)) => {
+            tracing::warn!("HOLDFAST_TOKEN is set and not used: without --join this server is of no other's cluster");
         }
+        (_, None) => {}
     }
+    Ok(server::start(settings, listeners, clock, peers).await?)
 }
 
 /// What this process ends with; on another store it does not end, but becomes a new one.

@@ -29,12 +29,12 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::datastore::{Datastore, DatastoreSettings};
+use crate::datastore::{Datastore, DatastoreError, DatastoreSettings, Outside};
 use crate::doctor::OwnFigures;
 use crate::membership::{self, Membership, NoMembers};
 use crate::store_routes::StoreRoutes;
 use crate::supervise::run_supervised;
-use crate::{datastore, etcd_port, join, network, replacement, scheduling};
+use crate::{at_rest, datastore, etcd_port, join, network, replacement, scheduling};
 
 /// Every node gets a /24 of the Pod network, as elsewhere.
 const NODE_PREFIX: u8 = 24;
@@ -90,6 +90,10 @@ pub enum ServerError {
     Kv(#[from] store::KvError),
     #[error(transparent)]
     Datastore(#[from] etcd::remote::ConnectError),
+    #[error(transparent)]
+    Forgotten(#[from] DatastoreError),
+    #[error("the encryption keys cannot be used")]
+    Keys(#[from] apiserver::encryption::EncryptionError),
     #[error("the certificates cannot be used")]
     Pki(#[from] apiserver::pki::PkiError),
     #[error("the way to the kubelets cannot be set up")]
@@ -102,6 +106,8 @@ pub enum ServerError {
     Lost { reason: Arc<str> },
     #[error("the way to the other servers cannot be set up")]
     Members(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Sealed(#[from] at_rest::SealedError),
     #[error("the API server does not start")]
     Start(#[from] apiserver::upkeep::StartError),
     #[error("the cluster's DNS Service cannot be written")]
@@ -123,26 +129,54 @@ pub struct ControlPlane {
     restart: CancellationToken,
 }
 
+/// The ports of a server, held before anything on disk is touched or anybody is asked for anything.
+pub struct Listeners {
+    api: TcpListener,
+    pod_range: CidrRange,
+    store: StoreListeners,
+}
+
+enum StoreListeners {
+    Own(OwnListeners),
+    /// It listens by itself.
+    Outside(Outside),
+}
+
+impl Listeners {
+    /// Refuses a data directory of another cluster as well, and networks and keys that cannot be used.
+    pub async fn bind(settings: &ServerSettings) -> Result<Self, ServerError> {
+        let (network, prefix) = settings.cluster_cidr;
+        let pod_range = CidrRange::parse(&format!("{network}/{prefix}"), NODE_PREFIX)
+            .ok_or(ServerError::PodNetwork { network, prefix })?;
+        datastore::refuse_forgotten(&settings.data_dir, settings.datastore.outside.as_ref())?;
+        settings.datastore.at_rest.present()?;
+        let api = listen(settings, settings.port, "--port").await?;
+        let store = match &settings.datastore.outside {
+            Some(outside) => StoreListeners::Outside(outside.clone()),
+            None => StoreListeners::Own(OwnListeners::bind(settings).await?),
+        };
+        Ok(Self { api, pod_range, store })
+    }
+}
+
 /// Starts store and API server on the current runtime; returns once requests are answered.
 /// `peers`: where the network to other servers runs, so that heartbeats are not behind requests.
 pub async fn start(
     settings: &ServerSettings,
+    listeners: Listeners,
     clock: Arc<dyn Clock>,
     peers: &Handle,
 ) -> Result<ControlPlane, ServerError> {
-    let (network, prefix) = settings.cluster_cidr;
-    let pod_range = CidrRange::parse(&format!("{network}/{prefix}"), NODE_PREFIX)
-        .ok_or(ServerError::PodNetwork { network, prefix })?;
-    // The ports first: if another server holds one, nothing on disk is touched.
-    let listener = listen(settings, settings.port, "--port").await?;
-    let own_store = match settings.datastore.outside {
-        Some(_) => None,
-        None => Some(StoreListeners::bind(settings).await?),
+    let (pki, opened) = match listeners.store {
+        StoreListeners::Own(own) => {
+            let pki = Arc::new(open_pki(settings, clock.clone())?);
+            let opened = open_own(settings, &pki, clock.clone(), (peers, own)).await?;
+            (pki, opened)
+        }
+        StoreListeners::Outside(outside) => open_outside(settings, &outside, clock.clone()).await?,
     };
-    let pki = Arc::new(open_pki(settings, clock.clone())?);
-    let opened = open_datastore(settings, &pki, clock.clone(), (peers, own_store)).await?;
     let datastore = opened.datastore.clone();
-    let foundation = Foundation { pki, opened, pod_range, listener };
+    let foundation = Foundation { pki, opened, pod_range: listeners.pod_range, listener: listeners.api };
     tokio::select! {
         // First: whatever fails because of it says less.
         biased;
@@ -164,6 +198,7 @@ async fn serve(
     clock: Arc<dyn Clock>,
     Foundation { pki, opened, pod_range, listener }: Foundation,
 ) -> Result<ControlPlane, ServerError> {
+    at_rest::check_opens(&*opened.datastore.kv(), &settings.datastore.at_rest).await?;
     let restart = CancellationToken::new();
     let (server, security) = build_server(settings, &pki, (&opened, restart.clone()), clock)?;
     server.start().await?;
@@ -303,14 +338,14 @@ struct Opened {
 }
 
 /// Where a store of our own is reached.
-struct StoreListeners {
+struct OwnListeners {
     /// By the other servers.
     peers: TcpListener,
     /// By etcd's clients.
     etcd: Option<TcpListener>,
 }
 
-impl StoreListeners {
+impl OwnListeners {
     async fn bind(settings: &ServerSettings) -> Result<Self, ServerError> {
         let peers = listen(settings, settings.peer_port, "--peer-port").await?;
         let etcd = match settings.etcd_port {
@@ -321,28 +356,23 @@ impl StoreListeners {
     }
 }
 
-async fn open_datastore(
+/// An etcd that answers; only then the certificates, which a first start makes.
+async fn open_outside(
     settings: &ServerSettings,
-    pki: &Arc<Pki>,
+    outside: &Outside,
     clock: Arc<dyn Clock>,
-    (peers, own_store): (&Handle, Option<StoreListeners>),
-) -> Result<Opened, ServerError> {
-    let outside = settings.datastore.outside.as_ref();
-    let opened = match outside {
-        Some(outside) => {
-            let store = outside.connect(&settings.datastore.at_rest).await?;
-            Opened {
-                datastore: Datastore::Outside(Arc::new(store)),
-                members: Arc::new(NoMembers { datastore: outside.addresses.to_string() }),
-                own: None,
-                identity: format!("{}_{}_{}", settings.hostname, settings.advertise, settings.port),
-            }
-        }
-        None => open_own(settings, pki, clock, (peers, own_store)).await?,
-    };
+) -> Result<(Arc<Pki>, Opened), ServerError> {
+    let store = outside.connect(&settings.datastore.at_rest).await?;
+    let pki = Arc::new(open_pki(settings, clock)?);
     datastore::write_note(&settings.data_dir, outside)
         .map_err(|source| ServerError::Directory { path: settings.data_dir.display().to_string(), source })?;
-    Ok(opened)
+    let opened = Opened {
+        datastore: Datastore::Outside(Arc::new(store)),
+        members: Arc::new(NoMembers { datastore: outside.addresses.to_string() }),
+        own: None,
+        identity: format!("{}_{}_{}", settings.hostname, settings.advertise, settings.port),
+    };
+    Ok((pki, opened))
 }
 
 /// The store in the data directory, and its network.
@@ -350,7 +380,7 @@ async fn open_own(
     settings: &ServerSettings,
     pki: &Arc<Pki>,
     clock: Arc<dyn Clock>,
-    (peers, listeners): (&Handle, Option<StoreListeners>),
+    (peers, listeners): (&Handle, OwnListeners),
 ) -> Result<Opened, ServerError> {
     let tls = membership::peer_tls(pki).map_err(ServerError::Members)?;
     let network = Network::new(peers.clone(), Some(tls));
@@ -362,13 +392,9 @@ async fn open_own(
         return Err(ServerError::Lost { reason });
     }
     let store = Arc::new(open_store(settings, &directory, clock.clone(), &network)?);
-    let mut etcd_listener = None;
-    if let Some(listeners) = listeners {
-        network.serve(listeners.peers, true);
-        etcd_listener = listeners.etcd;
-    }
+    network.serve(listeners.peers, true);
     let own = join_network(settings, &store, &network).await?;
-    if let Some(listener) = etcd_listener {
+    if let Some(listener) = listeners.etcd {
         etcd_port::serve(settings, pki, store.clone(), clock, listener).await?;
     }
     let identity = format!("{}_{:016x}", settings.hostname, store.status().await?.member_id);

@@ -319,7 +319,7 @@ fn a_datastore_that_cannot_be_used_is_named_and_nothing_is_written() {
     let check = |args: &[&str], expect: &str| {
         let line = place.refused("run", args);
         assert!(line.contains(expect), "{args:?}: {line}");
-        assert!(!place.data().join("datastore").exists() && !place.data().join("store").exists());
+        assert_eq!(files_below(&place.data()), 0);
     };
     check(&["--datastore", "postgres://u:p@h/db"], "postgres://u:p@h/db is no etcd; give etcd://HOST:PORT");
     check(&["--datastore", &format!("etcd://{nobody}")], &format!("the datastore cannot be used: {nobody}: "));
@@ -329,4 +329,71 @@ fn a_datastore_that_cannot_be_used_is_named_and_nothing_is_written() {
         "--datastore-cafile /nonexistent/ca.crt: No such file",
     );
     check(&["--datastore", &format!("etcd://{nobody}"), "--datastore-cafile", "/dev/null"], "write etcds://");
+}
+
+#[test]
+fn a_server_does_not_forget_that_an_etcd_holds_its_cluster() {
+    let place = Place::new("forgotten");
+    std::fs::create_dir_all(place.data()).unwrap();
+    let note = place.data().join("datastore");
+    std::fs::write(&note, "etcd://192.0.2.1:2379").unwrap();
+    let line = place.refused("run", &[]);
+    assert!(line.contains("give --datastore etcd://192.0.2.1:2379;"), "{line}");
+    assert!(line.contains(&format!("remove {}", note.display())), "{line}");
+    assert_eq!(files_below(&place.data()), 1);
+}
+
+#[test]
+fn a_port_is_checked_before_a_cluster_is_asked() {
+    let place = Place::new("join-port");
+    let holder = TcpListener::bind("0.0.0.0:0").unwrap();
+    let used = holder.local_addr().unwrap().port();
+    let cluster = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", cluster.local_addr().unwrap());
+    let token = format!("K10{}::server:secret", "0".repeat(64));
+    let [a, b, _] = free_ports();
+    for ports in [[used, a, b], [a, used, b], [a, b, used]] {
+        let line = refusal(place.server("run", ports).args(["--join", &url, "--token", &token]));
+        assert!(is_about(&line, [used; 3]), "{line}");
+    }
+    cluster.set_nonblocking(true).unwrap();
+    assert_eq!(cluster.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn given_keys_are_checked_before_a_cluster_is_founded() {
+    let place = Place::new("given-keys");
+    let keys = place.file("keys.yaml");
+    let check = |text: &str, expect: &str| {
+        std::fs::write(&keys, text).unwrap();
+        let line = place.refused("run", &["--encryption-provider-config", &keys]);
+        assert!(line.contains(expect), "{line}");
+        assert_eq!(files_below(&place.data()), 0);
+    };
+    let head = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  providers:\n";
+    check(&format!("{head}  - secretbox: {{keys: []}}\n"), "the providers are aesgcm and identity");
+    check(&format!("{head}  - identity: {{}}\n"), "holds no aesgcm key");
+}
+
+#[test]
+fn a_store_of_sealed_secrets_gets_no_other_keys() {
+    let place = Place::new("sealed");
+    let running = place.start();
+    let mut token = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    token.arg("token").arg("--data-dir").arg(place.data()).arg("--run-dir").arg(place.0.join("run"));
+    token.stdout(Stdio::piped()).stderr(Stdio::piped());
+    // It is a Secret.
+    printed(token);
+    drop(running);
+    let (keys, kept) = (place.data().join("encryption.yaml"), place.file("kept.yaml"));
+    std::fs::rename(&keys, &kept).unwrap();
+    let line = place.refused("run", &[]);
+    assert!(line.contains("\"aesgcm:v1:key1\"") && line.contains("put that file back"), "{line}");
+    assert!(!keys.exists());
+    let other = std::fs::read_to_string(&kept).unwrap().replace("key1", "key2");
+    std::fs::write(place.file("other.yaml"), other).unwrap();
+    let line = place.refused("run", &["--encryption-provider-config", &place.file("other.yaml")]);
+    assert!(line.contains("other.yaml does not open; give the file of before"), "{line}");
+    std::fs::rename(&kept, &keys).unwrap();
+    drop(place.start());
 }
