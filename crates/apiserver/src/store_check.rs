@@ -1,4 +1,5 @@
-//! Whether the store answers, for the health paths: a linearizable read of one key, as upstream does it.
+//! Whether the store answers, for the health paths: a linearizable read of one key, as upstream does it, and that it can still
+//! write.
 //!
 //! Invariants: one read at a time, whatever many clients ask; an answer within [`ANSWER_WITHIN`] of the read's begin. Such a read
 //! waits for a majority of the members, never for a disk.
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use base::Clock;
 use bytes::Bytes;
-use store::{Kv, RangeRequest};
+use store::{Kv, KvError, RangeRequest};
 use tokio::sync::Mutex;
 
 /// Upstream's limit for this check (`--etcd-healthcheck-timeout`).
@@ -32,7 +33,7 @@ impl StoreCheck {
     /// Whether the store has answered just now.
     pub async fn answers(&self, kv: &dyn Kv, clock: &dyn Clock) -> bool {
         let request = RangeRequest { key: Bytes::from_static(KEY), limit: 1, ..RangeRequest::default() };
-        self.shared(clock, async { kv.range(request).await.is_ok() }).await
+        self.shared(clock, async { kv.range(request).await.is_ok() && !has_stopped(kv).await }).await
     }
 
     /// Who comes while another reads waits for that answer, which is fresh then; its own `read` is not begun.
@@ -46,6 +47,14 @@ impl StoreCheck {
         let ok = tokio::time::timeout(ANSWER_WITHIN, read).await.unwrap_or(false);
         *last = Some(Answer { at: clock.monotonic(), ok });
         ok
+    }
+}
+
+/// A store that has lost its log goes on reading.
+async fn has_stopped(kv: &dyn Kv) -> bool {
+    match kv.status().await {
+        Ok(status) => status.stopped.is_some(),
+        Err(error) => matches!(error, KvError::Stopped { .. }),
     }
 }
 
