@@ -6,6 +6,7 @@ use apiserver::chain::TokenIssuer;
 use apiserver::{ApiError, ApiServerConfig, Reader};
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
+use store::MemberChange;
 
 use crate::fixture::{Fixture, PODS, pod};
 
@@ -118,6 +119,16 @@ async fn a_store_that_does_not_answer_is_a_failed_check() {
     }
     let verbose = f.get("/readyz?verbose").await;
     assert!(String::from_utf8_lossy(&verbose.bytes).contains("[-]etcd-readiness failed"));
+}
+
+#[tokio::test]
+async fn a_store_without_a_majority_is_a_failed_check() {
+    let f = Fixture::new().await;
+    // It never comes, and of two voters one is no majority.
+    let absent = MemberChange::AddVoter { id: 2, peer_urls: vec!["http://192.0.2.1:2380".to_owned()] };
+    f.store.change_members(absent).await.unwrap();
+    assert_eq!(f.get("/livez/etcd").await.code, 500);
+    assert_eq!(f.get("/livez/ping").await.code, 200);
 }
 
 /// Answers what it is asked, without a token.
