@@ -10,7 +10,7 @@
 //!   is persisted, is told so as soon as an entry is committed. Its commitment is by others then, so no quorum changes. Term
 //!   and vote may be behind as well: what depends on them is held back here. A snapshot is never acknowledged early.
 //! - When too much waits for this disk, what a majority has is not written any more: the member has left its log, promises
-//!   nothing and does not lead. When the disk is back, the log begins anew behind a checkpoint.
+//!   nothing and does not lead. When the disk is back, the log goes on, behind a checkpoint if something is missing.
 //!
 //! Invariant: `persisted()` is what is durable here; nobody else is ever told more.
 

@@ -95,15 +95,21 @@ pub fn run(seed: u64, broken: Broken) -> Result<Figures, String> {
     })
 }
 
+/// Three members whose clients write and read without a pause. `waiting`: how many entries may wait for a disk, by seed.
+fn in_steady_use(seed: u64, broken: Broken, waiting: [u64; 3]) -> Result<World, String> {
+    let mut world = World::new(seed, 3, broken);
+    world.bound_waiting(waiting);
+    world.run_for(Duration::from_secs(2))?;
+    world.clients.purpose = Purpose::Steady;
+    world.run_for(Duration::from_secs(1))?;
+    Ok(world)
+}
+
 /// Three members, and the disk of one takes 800 ms, 5 s, or for ever. After a second nobody may notice, and leadership does
 /// not move again. `Err`: what an oracle found.
 pub fn run_slow_disk(seed: u64, broken: Broken) -> Result<Figures, String> {
     guarded(|| {
-        let mut world = World::new(seed, 3, broken);
-        world.bound_waiting([400_000, 200, 80]);
-        world.run_for(Duration::from_secs(2))?;
-        world.clients.purpose = Purpose::Steady;
-        world.run_for(Duration::from_secs(1))?;
+        let mut world = in_steady_use(seed, broken, [400_000, 200, 80])?;
         let slow = 1 + seed % 3;
         let delay = [Duration::from_millis(800), Duration::from_secs(5), Duration::MAX][(seed / 3 % 3) as usize];
         world.slow_down(slow, delay);
@@ -126,11 +132,7 @@ pub fn run_slow_disk(seed: u64, broken: Broken) -> Result<Figures, String> {
 /// one is lost, and writes go on. `Err`: what an oracle found.
 pub fn run_long_stuck_disk(seed: u64, broken: Broken) -> Result<Figures, String> {
     guarded(|| {
-        let mut world = World::new(seed, 3, broken);
-        world.bound_waiting([200, 120, 80]);
-        world.run_for(Duration::from_secs(2))?;
-        world.clients.purpose = Purpose::Steady;
-        world.run_for(Duration::from_secs(1))?;
+        let mut world = in_steady_use(seed, broken, [200, 120, 80])?;
         let stuck = 1 + seed % 3;
         world.slow_down(stuck, Duration::MAX);
         world.run_for(Duration::from_secs(1))?;

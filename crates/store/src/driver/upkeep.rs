@@ -65,6 +65,11 @@ impl Checkpointing {
         self.index = state.index;
     }
 
+    /// What a checkpoint of `state` as it is now will cover.
+    fn covering(&self, state: &State) -> Covered {
+        Covered { log_bytes: self.log_bytes, held_bytes: state.total_bytes }
+    }
+
     /// Log bytes at which the next checkpoint is due: the log may take as much room as the newest checkpoint does. Of that
     /// room goes what a new checkpoint would give back, because its state is deleted and compacted since.
     fn due(&self, state: &State, config: &Config) -> u64 {
@@ -198,13 +203,17 @@ impl Driver {
         if !is_free || !self.member.has_left_log() {
             return;
         }
-        let state = self.machine.state();
+        let state = self.machine.state().clone();
         self.member.prepare_return(state.index);
-        let covered = Covered { log_bytes: self.checkpoint.log_bytes, held_bytes: state.total_bytes };
-        self.checkpoint.covered = Some(covered);
         self.checkpoint.waiting = None;
+        let covered = self.checkpoint.covering(&state);
+        self.begin_checkpoint(state, covered);
+    }
+
+    fn begin_checkpoint(&mut self, state: State, covered: Covered) {
+        self.checkpoint.covered = Some(covered);
         let kept = if self.space.is_disk_full() { 1 } else { CHECKPOINTS_KEPT };
-        self.outbox.push(Output::Checkpoint(Job { state: state.clone(), kept }));
+        self.outbox.push(Output::Checkpoint(Job { state, kept }));
     }
 
     /// Begins a checkpoint when enough log has gathered since the last one, or when it gives much space back.
@@ -227,14 +236,11 @@ impl Driver {
         }
         let is_due = self.checkpoint.log_bytes >= due;
         if self.checkpoint.waiting.is_none() && is_due && self.clock.monotonic() >= self.checkpoint.not_before {
-            let covered = Covered { log_bytes: self.checkpoint.log_bytes, held_bytes: state.total_bytes };
-            self.checkpoint.waiting = Some((state.clone(), covered));
+            self.checkpoint.waiting = Some((state.clone(), self.checkpoint.covering(state)));
         }
         let persisted = self.member.persisted();
         if let Some((state, covered)) = self.checkpoint.waiting.take_if(|(state, _)| state.index <= persisted) {
-            self.checkpoint.covered = Some(covered);
-            let kept = if full { 1 } else { CHECKPOINTS_KEPT };
-            self.outbox.push(Output::Checkpoint(Job { state, kept }));
+            self.begin_checkpoint(state, covered);
         }
     }
 
