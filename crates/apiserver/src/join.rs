@@ -1,7 +1,7 @@
 //! How another server becomes one of the cluster, over the API server's own port.
 //!
-//! `GET /cacerts`: the cluster CA, for anyone; whoever has a join token knows its hash. `POST /holdfast/join` with a join token
-//! ([`tokens`]) as bearer token: what all servers share. `GET /holdfast/members`, `POST /holdfast/members/remove?id=ID`: for administrators, by the usual
+//! `GET /cacerts`: the cluster CA, for anyone; whoever has a join token knows its hash. With a join token
+//! ([`tokens`]) as bearer token: `GET /holdfast/join`, what all servers share, and `POST`, a place among the members. `GET /holdfast/members`, `POST /holdfast/members/remove?id=ID`: for administrators, by the usual
 //! authentication and authorization.
 //!
 //! Invariants: a join token opens that one path; one join at a time, the others get 429; who comes with a wrong token is logged. Not here: what joining does, see [`ClusterHandler`].
@@ -40,6 +40,9 @@ pub struct JoinRequest {
 
 /// What the requests do. Errors are texts for the client.
 pub trait ClusterHandler: Send + Sync {
+    /// What all servers share. Changes nothing: whoever cannot use it leaves no trace.
+    fn shared(&self) -> BoxFuture<'_, Result<Value, String>>;
+    /// A place among the members.
     fn join(&self, request: JoinRequest) -> BoxFuture<'_, Result<Value, String>>;
     fn members(&self) -> Result<Value, String>;
     fn remove(&self, id: u64) -> BoxFuture<'_, Result<Value, String>>;
@@ -76,7 +79,7 @@ impl JoinGate {
     fn identify(&self, parts: &Parts) -> Option<Result<Identity, ApiError>> {
         let user = match (&parts.method, parts.uri.path()) {
             (&Method::GET, CACERTS) => "system:anonymous",
-            (&Method::POST, JOIN_PATH) => match self.check_token(parts) {
+            (&Method::GET | &Method::POST, JOIN_PATH) => match self.check_token(parts) {
                 Ok(()) => "system:holdfast:joiner",
                 Err(refusal) => return Some(Err(refused(parts, refusal))),
             },
@@ -135,6 +138,7 @@ impl PathHandler for JoinGate {
             let query = Query::parse(parts.uri.query().unwrap_or_default());
             Some(match (&parts.method, parts.uri.path()) {
                 (&Method::GET, CACERTS) => text(StatusCode::OK, &self.parts.ca_pem),
+                (&Method::GET, JOIN_PATH) => answer(self.parts.handler.shared().await),
                 (&Method::POST, JOIN_PATH) => self.join(&query).await,
                 (&Method::GET, MEMBERS_PATH) => answer(self.parts.handler.members()),
                 (&Method::POST, REMOVE_PATH) => match query.get("id").and_then(|id| u64::from_str_radix(id, 16).ok()) {

@@ -95,7 +95,7 @@ impl Lease for LeaseService {
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
         let rights = self.member.rights(&Caller::from(&request)).await?;
         rights.check_known()?;
-        let ids = self.member.store.leases().await.map_err(|error| status_of(&error))?;
+        let ids = bounded(self.member.store.leases()).await.map_err(|error| status_of(&error))?;
         if rights.is_limited() {
             for id in &ids {
                 // Who sees a lease among others may read all its keys.

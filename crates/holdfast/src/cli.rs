@@ -150,6 +150,9 @@ pub struct RestoreArgs {
     /// The keys that `holdfast store snapshot --with-keys` saved, for a data directory that has none.
     #[arg(long, value_name = "FILE")]
     pub keys: Option<PathBuf>,
+    /// The keys of Secrets in the snapshot, an EncryptionConfiguration, where the cluster is given such a file.
+    #[arg(long, value_name = "FILE")]
+    pub encryption_provider_config: Option<PathBuf>,
     /// Where several servers run: this one becomes the whole cluster, the others end and must join again.
     #[arg(long)]
     pub alone: bool,
@@ -159,6 +162,9 @@ pub struct RestoreArgs {
 pub struct ImportArgs {
     /// A snapshot of `etcdctl snapshot save`.
     pub file: PathBuf,
+    /// The keys of Secrets in it, an EncryptionConfiguration; the server is given the same file.
+    #[arg(long, value_name = "FILE")]
+    pub encryption_provider_config: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Subcommand)]

@@ -12,6 +12,7 @@ use store::Kv;
 
 use crate::cli::{DatastoreArgs, PlaceArgs};
 use crate::membership::ENCRYPTION_FILE;
+use crate::replacement::STORE;
 
 /// Where the state is not our own store: the etcd, for `holdfast status` and others.
 const NOTE: &str = "datastore";
@@ -178,6 +179,11 @@ pub fn refuse_outside(place: &PlaceArgs, instead: &str) -> Result<(), String> {
         Some(datastore) => Err(format!("this cluster's state is in {datastore}: {instead}")),
         None => Ok(()),
     }
+}
+
+/// Whether a cluster was founded, joined or restored here.
+pub fn holds_cluster(data_dir: &Path) -> bool {
+    data_dir.join(STORE).exists() || read_note(data_dir).is_some()
 }
 
 /// The etcd that holds the state of the cluster of this data directory.

@@ -88,9 +88,10 @@ async fn look(place: &PlaceArgs) -> Seen {
     let servers = members.iter().map(|member| ask_server(tls.as_ref(), member));
     seen.servers = futures::future::join_all(servers).await;
     servers::refuse_strangers(&mut seen.servers);
-    seen.nodes = list::<Node>(&client, &mut seen.unanswered).await;
-    seen.pods = list::<Pod>(&client, &mut seen.unanswered).await;
-    seen.leases = list::<Lease>(&client, &mut seen.unanswered).await;
+    let (nodes, pods, leases) = futures::join!(list::<Node>(&client), list::<Pod>(&client), list::<Lease>(&client));
+    seen.nodes = answered(nodes, &mut seen.unanswered);
+    seen.pods = answered(pods, &mut seen.unanswered);
+    seen.leases = answered(leases, &mut seen.unanswered);
     seen
 }
 
@@ -116,7 +117,7 @@ fn look_here(place: &PlaceArgs) -> Here {
     Here {
         pid: instance::running_pid(&place.run_dir),
         data_dir: place.data_dir.display().to_string(),
-        has_data: place.data_dir.join(STORE).exists() || datastore::read_note(&place.data_dir).is_some(),
+        has_data: datastore::holds_cluster(&place.data_dir),
         free_bytes: rustix::fs::statvfs(&place.data_dir).ok().map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize)),
         removed: datastore::removal(&place.data_dir.join(STORE)).map(|reason| reason.to_string()),
         last_error: last_error(&place.data_dir.join("log/holdfast.log")),
@@ -180,16 +181,19 @@ async fn ask_server(tls: Result<&PeerTls, &String>, member: &Value) -> Server {
     Server { id, name, url, is_learner, halfway, figures }
 }
 
-async fn list<K>(client: &Client, unanswered: &mut Vec<(String, String)>) -> Vec<K>
+/// All of a kind; or the kind, and why there is no list of it.
+async fn list<K>(client: &Client) -> Result<Vec<K>, (String, String)>
 where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
     let api = Api::<K>::all(client.clone());
-    match answer(api.list(&ListParams::default())).await {
-        Ok(list) => list.items,
-        Err(why) => {
-            unanswered.push((K::plural(&()).into_owned(), why));
-            Vec::new()
-        }
-    }
+    let list = answer(api.list(&ListParams::default())).await;
+    list.map(|list| list.items).map_err(|why| (K::plural(&()).into_owned(), why))
+}
+
+fn answered<K>(list: Result<Vec<K>, (String, String)>, unanswered: &mut Vec<(String, String)>) -> Vec<K> {
+    list.unwrap_or_else(|failure| {
+        unanswered.push(failure);
+        Vec::new()
+    })
 }

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use apiserver::encryption::AtRest;
 use apiserver::join::{JOIN_PATH, MEMBERS_PATH, REMOVE_PATH, derive_ca_hash};
 use apiserver::pki::files;
 use client::{Credentials, RemoteSpec};
@@ -14,7 +15,7 @@ use serde_json::Value;
 
 use crate::CommandResult;
 use crate::cli::{MemberCommand, PlaceArgs};
-use crate::membership::SHARED_FILES;
+use crate::membership::{ENCRYPTION_FILE, SHARED_FILES};
 use crate::server::ServerSettings;
 
 /// The place of this server in a cluster that it joined.
@@ -38,15 +39,24 @@ pub enum JoinError {
     OtherCluster { url: String },
     #[error("the answer of {url} is not understood")]
     Answer { url: String },
-    #[error("{dir} holds a cluster of its own; `holdfast down --data-dir {dir}` removes it")]
+    #[error(
+        "{dir} holds a cluster already: to go on with it, start without --join; to leave it for good, take this server out there if it still runs (`holdfast member remove`), move {dir} away, and join then"
+    )]
     NotEmpty { dir: String },
+    #[error(
+        "the cluster's Secrets are encrypted with the keys of a file: copy it from another server and give it with --encryption-provider-config"
+    )]
+    GivenKeys,
+    #[error("the cluster has its keys for Secrets and sends them along; join without --encryption-provider-config")]
+    OwnKeys,
     #[error("the cluster has {flag} {theirs}, this server was told {ours}; give it the same")]
     Network { flag: &'static str, theirs: String, ours: String },
     #[error("what the cluster's servers share cannot be written")]
     Write(#[from] apiserver::pki::PkiError),
 }
 
-/// Joins, unless this server has done so before.
+/// Joins, unless this server has done so before. What the cluster is and what this server was told must fit before a place is asked
+/// for: a place that nobody takes would be in everybody's way.
 pub async fn join(settings: &ServerSettings, url: &str, token: &str) -> Result<(), JoinError> {
     if settings.data_dir.join(PLACE_FILE).exists() {
         tracing::info!("this server has joined its cluster already");
@@ -55,26 +65,44 @@ pub async fn join(settings: &ServerSettings, url: &str, token: &str) -> Result<(
     if settings.data_dir.join(crate::replacement::STORE).exists() {
         return Err(JoinError::NotEmpty { dir: settings.data_dir.display().to_string() });
     }
-    let (hash, secret) = crate::token::parse(token).ok_or(JoinError::Token)?;
-    let answer = ask(settings, url, hash, secret).await?;
-    let unknown = || JoinError::Answer { url: url.to_owned() };
+    let door = Door::open(url, token).await?;
+    let shared = door.ask(http::Request::get(JOIN_PATH)).await?;
+    let files = shared_files(settings, &shared)?.ok_or_else(|| door.not_understood())?;
+    let (name, address, port) = (&settings.hostname, settings.advertise, settings.peer_port);
+    let path = format!("{JOIN_PATH}?name={name}&address={address}&port={port}");
+    let place = door.ask(http::Request::post(path)).await?;
+    let view = place["view"].as_str().filter(|view| peers::inquiry::parse_view(view.as_bytes()).is_some());
+    let view = view.ok_or_else(|| door.not_understood())?;
+    files::create_directory(&settings.data_dir.join("pki"))?;
+    for (name, text) in files {
+        files::write_private(&settings.data_dir.join(name), text.as_bytes())?;
+    }
+    files::write_private(&settings.data_dir.join(PLACE_FILE), view.as_bytes())?;
+    Ok(())
+}
+
+/// By name below the data directory; `None`: something is missing. Refuses a cluster that is not the one this server is told of.
+fn shared_files<'a>(
+    settings: &ServerSettings,
+    shared: &'a Value,
+) -> Result<Option<Vec<(&'static str, &'a str)>>, JoinError> {
     for (flag, key, ours) in [
         ("--cluster-cidr", "clusterCIDR", settings.cluster_cidr_text()),
         ("--service-cidr", "serviceCIDR", settings.service_cidr_text()),
     ] {
-        let theirs = answer[key].as_str().ok_or_else(unknown)?.to_owned();
+        let Some(theirs) = shared[key].as_str() else { return Ok(None) };
         if theirs != ours {
-            return Err(JoinError::Network { flag, theirs, ours });
+            return Err(JoinError::Network { flag, theirs: theirs.to_owned(), ours });
         }
     }
-    files::create_directory(&settings.data_dir.join("pki"))?;
-    for name in SHARED_FILES {
-        let text = answer["files"][name].as_str().ok_or_else(unknown)?;
-        files::write_private(&settings.data_dir.join(name), text.as_bytes())?;
+    let keys = shared["files"][ENCRYPTION_FILE].as_str().map(|_| ENCRYPTION_FILE);
+    match (&settings.datastore.at_rest, keys) {
+        (AtRest::GivenKeys(_), Some(_)) => return Err(JoinError::OwnKeys),
+        (AtRest::OwnKeys(_) | AtRest::Plain, None) => return Err(JoinError::GivenKeys),
+        _ => {}
     }
-    let view = answer["view"].as_str().filter(|view| peers::inquiry::parse_view(view.as_bytes()).is_some());
-    files::write_private(&settings.data_dir.join(PLACE_FILE), view.ok_or_else(unknown)?.as_bytes())?;
-    Ok(())
+    let names = SHARED_FILES.into_iter().chain(keys);
+    Ok(names.map(|name| Some((name, shared["files"][name].as_str()?))).collect())
 }
 
 /// The place that this server has joined at; its own id is the view's.
@@ -106,30 +134,46 @@ pub fn run_member(place: &PlaceArgs, command: &MemberCommand) -> CommandResult {
     done.map_err(crate::status::explain)
 }
 
-async fn ask(settings: &ServerSettings, url: &str, hash: &str, secret: &str) -> Result<Value, JoinError> {
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| JoinError::Ask { url: url.to_owned(), source };
-    let mut config = kube::Config::new(url.parse().map_err(|_| JoinError::Url { url: url.to_owned() })?);
-    // Nothing is believed of this connection but what has the token's hash.
-    config.accept_invalid_certs = true;
-    let unchecked = kube::Client::try_from(config).map_err(|error| failed(error.into()))?;
-    let request = |builder: http::request::Builder| builder.body(Vec::new()).map_err(|error| failed(error.into()));
-    let ca_pem = unchecked.request_text(request(http::Request::get("/cacerts"))?).await;
-    let ca_pem = ca_pem.map_err(|error| failed(error.into()))?;
-    if derive_ca_hash(&ca_pem) != hash {
-        return Err(JoinError::OtherCluster { url: url.to_owned() });
+/// A server of the cluster that was found to be the token's.
+struct Door<'a> {
+    url: &'a str,
+    client: kube::Client,
+}
+
+impl<'a> Door<'a> {
+    async fn open(url: &'a str, token: &str) -> Result<Self, JoinError> {
+        let (hash, secret) = crate::token::parse(token).ok_or(JoinError::Token)?;
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| JoinError::Ask { url: url.to_owned(), source };
+        let mut config = kube::Config::new(url.parse().map_err(|_| JoinError::Url { url: url.to_owned() })?);
+        // Nothing is believed of this connection but what has the token's hash.
+        config.accept_invalid_certs = true;
+        let unchecked = kube::Client::try_from(config).map_err(|error| failed(error.into()))?;
+        let request = http::Request::get("/cacerts").body(Vec::new()).map_err(|error| failed(error.into()))?;
+        let ca_pem = unchecked.request_text(request).await.map_err(|error| failed(error.into()))?;
+        if derive_ca_hash(&ca_pem) != hash {
+            return Err(JoinError::OtherCluster { url: url.to_owned() });
+        }
+        let spec = RemoteSpec {
+            server: url.to_owned(),
+            ca_pem,
+            credentials: Credentials::Token(secret.to_owned()),
+            tls_server_name: Some("kubernetes".to_owned()),
+        };
+        let client = client::remote(&spec).await.map_err(|error| failed(error.into()))?;
+        Ok(Self { url, client })
     }
-    let spec = RemoteSpec {
-        server: url.to_owned(),
-        ca_pem,
-        credentials: Credentials::Token(secret.to_owned()),
-        tls_server_name: Some("kubernetes".to_owned()),
-    };
-    let checked = client::remote(&spec).await.map_err(|error| failed(error.into()))?;
-    let (name, address, port) = (&settings.hostname, settings.advertise, settings.peer_port);
-    let path = format!("{JOIN_PATH}?name={name}&address={address}&port={port}");
-    let answer = checked.request_text(request(http::Request::post(path))?).await.map_err(|error| match error {
-        kube::Error::Api(status) => JoinError::Refused { url: url.to_owned(), reason: status.message },
-        other => failed(other.into()),
-    })?;
-    serde_json::from_str(&answer).map_err(|_| JoinError::Answer { url: url.to_owned() })
+
+    async fn ask(&self, request: http::request::Builder) -> Result<Value, JoinError> {
+        let url = || self.url.to_owned();
+        let request = request.body(Vec::new()).map_err(|error| JoinError::Ask { url: url(), source: error.into() })?;
+        let answer = self.client.request_text(request).await.map_err(|error| match error {
+            kube::Error::Api(status) => JoinError::Refused { url: url(), reason: status.message },
+            other => JoinError::Ask { url: url(), source: other.into() },
+        })?;
+        serde_json::from_str(&answer).map_err(|_| self.not_understood())
+    }
+
+    fn not_understood(&self) -> JoinError {
+        JoinError::Answer { url: self.url.to_owned() }
+    }
 }

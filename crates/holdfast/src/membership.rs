@@ -21,10 +21,10 @@ use crate::network::server_url;
 
 /// All member certificates carry this name; members are dialed by address.
 pub const MEMBER_NAME: &str = "member.holdfast.internal";
-/// The keys that Secrets are encrypted with, below the data directory.
+/// The keys that Secrets are encrypted with, below the data directory; none where a file with keys is given.
 pub const ENCRYPTION_FILE: &str = "encryption.yaml";
-/// What all servers have in common, below the data directory.
-pub const SHARED_FILES: [&str; 10] = [
+/// What all servers have in common besides, below the data directory.
+pub const SHARED_FILES: [&str; 9] = [
     "pki/ca.crt",
     "pki/ca.key",
     "pki/front-proxy-ca.crt",
@@ -34,7 +34,6 @@ pub const SHARED_FILES: [&str; 10] = [
     "pki/etcd-ca.crt",
     "pki/etcd-ca.key",
     "pki/sa.key",
-    ENCRYPTION_FILE,
 ];
 /// Between attempts to tell the cluster something of this member.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
@@ -94,6 +93,8 @@ pub struct Membership {
     pub cluster_id: u64,
     pub member_id: u64,
     pub data_dir: PathBuf,
+    /// Secrets are encrypted with [`ENCRYPTION_FILE`].
+    pub own_keys: bool,
     pub cluster_cidr: String,
     pub service_cidr: String,
 }
@@ -113,12 +114,13 @@ impl Membership {
 
     async fn add(&self, request: &JoinRequest) -> Result<ClusterView, String> {
         let url = server_url(request.address, request.peer_port);
-        let id = OsRng.next_u64() | 1;
-        let added = self.add_learner(id, &url).await;
-        let (member_id, members) = match added {
-            Ok(members) => (id, members),
-            Err(MemberChangeError::PeerUrlUsed { .. }) => self.taken_place(&url)?,
-            Err(error) => return Err(error.to_string()),
+        // First: such a place is the one that a learner may have, and nobody else gets another.
+        let (member_id, members) = match self.taken_place(&url)? {
+            Some(taken) => taken,
+            None => {
+                let id = OsRng.next_u64() | 1;
+                (id, self.add_learner(id, &url).await.map_err(|error| error.to_string())?)
+            }
         };
         tracing::info!(name = request.name, url, member = %format_args!("{member_id:x}"), "a server joins");
         Ok(ClusterView { cluster_id: self.cluster_id, member_id, members })
@@ -138,37 +140,37 @@ impl Membership {
         self.change(MemberChange::AddLearner { id, peer_urls: vec![url.to_owned()] }).await
     }
 
-    /// A joiner that did not come to its start takes up the place that was made for it.
-    fn taken_place(&self, url: &str) -> Result<(u64, Vec<MemberInfo>), String> {
+    /// A joiner that did not come to its start takes up the place that was made for it. Refuses the address of a member that has.
+    fn taken_place(&self, url: &str) -> Result<Option<(u64, Vec<MemberInfo>)>, String> {
         let members = self.store.members();
         let holder = members.iter().find(|member| member.peer_urls.iter().any(|known| known == url));
         match holder {
-            Some(holder) if holder.is_learner && holder.name.is_empty() => Ok((holder.id, members.clone())),
+            Some(holder) if holder.is_learner && holder.name.is_empty() => Ok(Some((holder.id, members.clone()))),
             Some(holder) => Err(format!(
                 "member {:x} ({}) has the address {url}; remove it first: holdfast member remove {:x}",
                 holder.id, holder.name, holder.id
             )),
-            None => Err("the members have just changed; try again".to_owned()),
+            None => Ok(None),
         }
     }
 
-    async fn bundle(&self, request: JoinRequest) -> Result<Value, String> {
+    async fn bundle(&self) -> Result<Value, String> {
         let mut files = serde_json::Map::new();
-        for name in SHARED_FILES {
+        for name in SHARED_FILES.into_iter().chain(self.own_keys.then_some(ENCRYPTION_FILE)) {
             let text = tokio::fs::read_to_string(self.data_dir.join(name)).await;
             files.insert(name.to_owned(), text.map_err(|error| format!("{name}: {error}"))?.into());
         }
-        let view = self.add(&request).await?;
-        Ok(json!({
-            "view": peers::inquiry::render_view(&view), "files": files,
-            "clusterCIDR": self.cluster_cidr, "serviceCIDR": self.service_cidr,
-        }))
+        Ok(json!({ "files": files, "clusterCIDR": self.cluster_cidr, "serviceCIDR": self.service_cidr }))
     }
 }
 
 impl ClusterHandler for Membership {
+    fn shared(&self) -> BoxFuture<'_, Result<Value, String>> {
+        Box::pin(self.bundle())
+    }
+
     fn join(&self, request: JoinRequest) -> BoxFuture<'_, Result<Value, String>> {
-        Box::pin(self.bundle(request))
+        Box::pin(async move { Ok(json!({ "view": peers::inquiry::render_view(&self.add(&request).await?) })) })
     }
 
     fn members(&self) -> Result<Value, String> {
@@ -215,6 +217,10 @@ impl NoMembers {
 }
 
 impl ClusterHandler for NoMembers {
+    fn shared(&self) -> BoxFuture<'_, Result<Value, String>> {
+        Box::pin(async { Err(self.refusal()) })
+    }
+
     fn join(&self, _request: JoinRequest) -> BoxFuture<'_, Result<Value, String>> {
         Box::pin(async { Err(self.refusal()) })
     }

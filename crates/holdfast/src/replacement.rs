@@ -54,10 +54,10 @@ pub enum ReplacementError {
     )]
     OtherKeys { path: PathBuf },
     #[error(
-        "{count} values are encrypted with {provider:?}, which nothing in {} opens; give --keys FILE.keys of `holdfast store snapshot --with-keys`, or copy the encryption.yaml (an EncryptionConfiguration with aesgcm keys) of the cluster that the snapshot is of there; nothing was changed",
-        data_dir.display()
+        "{count} values are encrypted with {provider:?}, which nothing in {} opens; give --keys FILE.keys of `holdfast store snapshot --with-keys`, or with --encryption-provider-config the EncryptionConfiguration (with aesgcm keys) of the cluster that the snapshot is of; nothing was changed",
+        place.display()
     )]
-    Sealed { count: usize, provider: String, data_dir: PathBuf },
+    Sealed { count: usize, provider: String, place: PathBuf },
     #[error(transparent)]
     Encryption(#[from] EncryptionError),
     #[error(transparent)]
@@ -122,10 +122,11 @@ pub fn present_revision(data_dir: &Path) -> Result<i64, ReplacementError> {
 pub struct SharedKeys(Map<String, Value>);
 
 impl SharedKeys {
-    /// Those of a data directory.
-    pub fn collect(data_dir: &Path) -> Result<String, ReplacementError> {
+    /// Those of a data directory. Keys for Secrets are among them unless the servers are given a file with them.
+    pub fn collect(data_dir: &Path) -> Result<Self, ReplacementError> {
         let mut found = Map::new();
-        for name in SHARED_FILES {
+        let keys = data_dir.join(ENCRYPTION_FILE).exists().then_some(ENCRYPTION_FILE);
+        for name in SHARED_FILES.into_iter().chain(keys) {
             let path = data_dir.join(name);
             let text = std::fs::read_to_string(&path).map_err(|source| ReplacementError::File {
                 operation: "read",
@@ -134,7 +135,12 @@ impl SharedKeys {
             })?;
             found.insert(name.to_owned(), text.into());
         }
-        Ok(Value::Object(found).to_string())
+        Ok(Self(found))
+    }
+
+    /// As [`Self::read`] reads them.
+    pub fn render(&self) -> String {
+        Value::Object(self.0.clone()).to_string()
     }
 
     /// Those that `holdfast store snapshot --with-keys` wrote.
@@ -150,15 +156,25 @@ impl SharedKeys {
         }
     }
 
-    fn text(&self, name: &str) -> &str {
-        self.0.get(name).and_then(Value::as_str).unwrap_or_default()
+    fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.as_str()
+    }
+
+    pub fn has_encryption(&self) -> bool {
+        self.text(ENCRYPTION_FILE).is_some()
+    }
+
+    /// Every file that is among them, and its content.
+    fn files(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let known = SHARED_FILES.into_iter().chain([ENCRYPTION_FILE]);
+        known.filter_map(|name| Some((name, self.text(name)?)))
     }
 
     /// Refuses a directory that has other keys already.
     pub fn check(&self, data_dir: &Path) -> Result<(), ReplacementError> {
-        for name in SHARED_FILES {
+        for (name, text) in self.files() {
             let path = data_dir.join(name);
-            if files::read_optional(&path)?.is_some_and(|found| found != self.text(name)) {
+            if files::read_optional(&path)?.is_some_and(|found| found != text) {
                 return Err(ReplacementError::OtherKeys { path });
             }
         }
@@ -168,19 +184,25 @@ impl SharedKeys {
     /// Writes them where they are missing.
     pub fn install(&self, data_dir: &Path) -> Result<(), ReplacementError> {
         files::create_directory(&data_dir.join("pki"))?;
-        for name in SHARED_FILES {
-            files::write_private(&data_dir.join(name), self.text(name).as_bytes())?;
+        for (name, text) in self.files() {
+            files::write_private(&data_dir.join(name), text.as_bytes())?;
         }
         Ok(())
     }
 }
 
-/// Makes sure that what is encrypted in the content can be read with `keys`, or with what the data directory has.
-pub fn check_sealed(content: &Content, data_dir: &Path, keys: Option<&SharedKeys>) -> Result<(), ReplacementError> {
+/// Makes sure that what is encrypted in the content can be read with the keys of the `given` file, else with `keys`, else with what the
+/// data directory has.
+pub fn check_sealed(
+    content: &Content,
+    data_dir: &Path,
+    (given, keys): (Option<&Path>, Option<&SharedKeys>),
+) -> Result<(), ReplacementError> {
     let path = data_dir.join(ENCRYPTION_FILE);
-    let opener = match keys {
-        Some(keys) => Some(AesGcm::parse(&path, keys.text(ENCRYPTION_FILE))?),
-        None => files::read_optional(&path)?.map(|text| AesGcm::parse(&path, &text)).transpose()?,
+    let opener = match (given, keys.and_then(|keys| keys.text(ENCRYPTION_FILE))) {
+        (Some(given), _) => Some(AesGcm::read(given)?),
+        (None, Some(text)) => Some(AesGcm::parse(&path, text)?),
+        (None, None) => files::read_optional(&path)?.map(|text| AesGcm::parse(&path, &text)).transpose()?,
     };
     let is_closed = |key: &[u8], value: &bytes::Bytes| match &opener {
         Some(opener) => opener.open(key, value.clone()).is_err(),
@@ -192,7 +214,7 @@ pub fn check_sealed(content: &Content, data_dir: &Path, keys: Option<&SharedKeys
     Err(ReplacementError::Sealed {
         provider: provider_of(&first.value),
         count: 1 + closed.count(),
-        data_dir: data_dir.to_owned(),
+        place: given.unwrap_or(data_dir).to_owned(),
     })
 }
 

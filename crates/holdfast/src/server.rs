@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use apiserver::encryption::AtRest;
 use apiserver::join::{ClusterHandler, JoinGate, JoinGateParts};
 use apiserver::pki::{Pki, PkiConfig, PkiError, ServerTls};
 use apiserver::security::Security;
@@ -88,6 +89,10 @@ pub enum ServerError {
     Etcd(#[from] etcd::member::StartError),
     #[error("the store does not answer")]
     Kv(#[from] store::KvError),
+    #[error(
+        "{path} is missing, with which this cluster's service-account tokens were signed; put it back from a backup, another server, or FILE.keys of `holdfast store snapshot --with-keys`; to give up all tokens, make a new one: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {path}"
+    )]
+    NoTokenKey { path: String },
     #[error(transparent)]
     Datastore(#[from] etcd::remote::ConnectError),
     #[error(transparent)]
@@ -149,6 +154,7 @@ impl Listeners {
         let pod_range = CidrRange::parse(&format!("{network}/{prefix}"), NODE_PREFIX)
             .ok_or(ServerError::PodNetwork { network, prefix })?;
         datastore::refuse_forgotten(&settings.data_dir, settings.datastore.outside.as_ref())?;
+        refuse_lost_token_key(&settings.data_dir)?;
         settings.datastore.at_rest.present()?;
         let api = listen(settings, settings.port, "--port").await?;
         let store = match &settings.datastore.outside {
@@ -448,9 +454,19 @@ async fn join_network(
         cluster_id: status.cluster_id,
         member_id: status.member_id,
         data_dir: settings.data_dir.clone(),
+        own_keys: matches!(settings.datastore.at_rest, AtRest::OwnKeys(_)),
         cluster_cidr: settings.cluster_cidr_text(),
         service_cidr: settings.service_cidr_text(),
     }))
+}
+
+/// A key made anew would end all tokens that are about. A first start has made its key before anything else of a cluster is there.
+fn refuse_lost_token_key(data_dir: &Path) -> Result<(), ServerError> {
+    let path = data_dir.join("pki/sa.key");
+    if datastore::holds_cluster(data_dir) && data_dir.join("pki/ca.crt").exists() && !path.exists() {
+        return Err(ServerError::NoTokenKey { path: path.display().to_string() });
+    }
+    Ok(())
 }
 
 fn open_pki(settings: &ServerSettings, clock: Arc<dyn Clock>) -> Result<Pki, ServerError> {
@@ -514,12 +530,22 @@ fn spawn_listener(server: &ApiServer, listener: TcpListener, pki: &Arc<Pki>, tls
     tokio::spawn(pki.clone().keep_renewed("the API server", move |pki| renewed.replace(&pki.api_serving()?)));
 }
 
-/// Writes the administrator's kubeconfig, now and whenever its certificate is renewed.
+/// Writes the administrator's kubeconfig, now and whenever its certificate is renewed. One that is there serves until then: a full
+/// disk must not keep the server from starting, which is what makes room again.
 fn keep_admin_kubeconfig(settings: &ServerSettings, pki: &Arc<Pki>) -> Result<(), PkiError> {
     let path = crate::up::admin_kubeconfig(&settings.data_dir);
     let url = network::server_url(settings.advertise, settings.port);
+    let is_there = path.exists();
     let write = move |pki: &Pki| apiserver::pki::files::write_private(&path, pki.admin_kubeconfig(&url)?.as_bytes());
-    write(pki)?;
+    match write(pki) {
+        Err(problem) if is_there => {
+            tracing::error!(
+                error = &problem as &dyn std::error::Error,
+                "the administrator's kubeconfig stays as it was"
+            );
+        }
+        written => written?,
+    }
     tokio::spawn(pki.clone().keep_renewed("the administrator", write));
     Ok(())
 }

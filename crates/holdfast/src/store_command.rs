@@ -44,6 +44,8 @@ async fn save(place: &PlaceArgs, args: &SnapshotArgs) -> CommandResult {
             return Err(format!("{} exists; a snapshot overwrites nothing, choose another name", path.display()).into());
         }
     }
+    // Before anything is written, so that there is all or nothing.
+    let keys = args.with_keys.then(|| SharedKeys::collect(&place.data_dir)).transpose()?;
     let client = status::connect(place).await?;
     let part = with_suffix(file, ".part");
     let path = format!("{SNAPSHOT_PATH}?stale={}", args.stale);
@@ -58,13 +60,16 @@ async fn save(place: &PlaceArgs, args: &SnapshotArgs) -> CommandResult {
         std::fs::remove_file(&part).ok();
     })?;
     println!("saved {}: {} keys at revision {}", file.display(), content.keys.len(), content.revision);
-    if args.with_keys {
-        files::write_private(&keys_file, SharedKeys::collect(&place.data_dir)?.as_bytes())?;
-        println!("saved {}: the cluster's keys; whoever has both files has the cluster", keys_file.display());
-    } else {
+    let Some(keys) = keys else {
         println!(
             "Secrets in it are encrypted; elsewhere than here they are read with the cluster's keys: --with-keys saves those, too"
         );
+        return Ok(());
+    };
+    files::write_private(&keys_file, keys.render().as_bytes())?;
+    println!("saved {}: the cluster's keys; whoever has both files has the cluster", keys_file.display());
+    if !keys.has_encryption() {
+        println!("the keys of Secrets are in the file of --encryption-provider-config: keep that one with it");
     }
     Ok(())
 }
@@ -92,10 +97,10 @@ fn restore(place: &PlaceArgs, args: &RestoreArgs) -> CommandResult {
         if keys.is_some() {
             return Err("a server runs here and has keys; --keys is for an empty data directory".into());
         }
-        replacement::check_sealed(&content, &place.data_dir, None)?;
+        replacement::check_sealed(&content, &place.data_dir, (args.encryption_provider_config.as_deref(), None))?;
         return block_on(restore_running(place, args.alone, content))?.map_err(status::explain);
     }
-    restore_stopped(place, keys.as_ref(), content)?;
+    restore_stopped(place, (args.encryption_provider_config.as_deref(), keys.as_ref()), content)?;
     if keys.is_none() && !place.data_dir.join("pki/ca.key").exists() {
         println!(
             "this data directory has no certificates of that cluster: its nodes and kubeconfigs will not be known; --keys FILE.keys brings them"
@@ -104,10 +109,14 @@ fn restore(place: &PlaceArgs, args: &RestoreArgs) -> CommandResult {
     Ok(())
 }
 
-/// With nobody else on the data directory.
-fn restore_stopped(place: &PlaceArgs, keys: Option<&SharedKeys>, content: Content) -> CommandResult {
+/// With nobody else on the data directory. `given`: a file with keys for Secrets that the server will be given, too.
+fn restore_stopped(
+    place: &PlaceArgs,
+    (given, keys): (Option<&Path>, Option<&SharedKeys>),
+    content: Content,
+) -> CommandResult {
     let data_dir = &place.data_dir;
-    replacement::check_sealed(&content, data_dir, keys)?;
+    replacement::check_sealed(&content, data_dir, (given, keys))?;
     keys.map(|keys| keys.check(data_dir)).transpose()?;
     let _instance = instance::lock(&place.run_dir)?;
     check_unused(data_dir)?;
@@ -119,6 +128,9 @@ fn restore_stopped(place: &PlaceArgs, keys: Option<&SharedKeys>, content: Conten
     println!("restored {count} keys into {}; the cluster goes on at revision {revision}", data_dir.display());
     if let Some(kept) = kept {
         println!("what was there before is kept in {}", kept.display());
+    }
+    if let Some(given) = given {
+        println!("its Secrets are encrypted: start it with --encryption-provider-config {}", given.display());
     }
     println!("start it as before; other servers of the old cluster join again with empty data directories");
     Ok(())
@@ -176,7 +188,13 @@ fn import(place: &PlaceArgs, args: &ImportArgs) -> CommandResult {
         )
         .into());
     }
-    restore_stopped(place, None, replacement::read(&args.file)?)
+    let content = replacement::read(&args.file)?;
+    if content.keys.is_empty() {
+        return Err(
+            format!("{} is of an etcd that holds nothing; there is nothing to import", args.file.display()).into()
+        );
+    }
+    restore_stopped(place, (args.encryption_provider_config.as_deref(), None), content)
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

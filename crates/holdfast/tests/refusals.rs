@@ -397,3 +397,23 @@ fn a_store_of_sealed_secrets_gets_no_other_keys() {
     std::fs::rename(&kept, &keys).unwrap();
     drop(place.start());
 }
+
+#[test]
+fn a_lost_token_key_is_not_made_anew_and_a_kubeconfig_that_cannot_be_written_stays() {
+    let place = Place::new("token-key");
+    drop(place.start());
+    // What a full disk does to it.
+    let kubeconfig = place.data().join("admin.kubeconfig");
+    let before = std::fs::read_to_string(&kubeconfig).unwrap();
+    std::fs::create_dir(place.data().join("admin.kubeconfig.new")).unwrap();
+    drop(place.start());
+    assert_eq!(std::fs::read_to_string(&kubeconfig).unwrap(), before);
+    let log = std::fs::read_to_string(place.0.join("stderr")).unwrap();
+    assert!(log.contains("the administrator's kubeconfig stays as it was"), "{log}");
+
+    let key = place.data().join("pki/sa.key");
+    std::fs::rename(&key, place.file("sa.key")).unwrap();
+    let line = place.refused("run", &[]);
+    assert!(line.contains(&format!("{} is missing", key.display())) && line.contains("openssl genpkey"), "{line}");
+    assert!(!key.exists());
+}

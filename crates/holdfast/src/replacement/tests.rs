@@ -64,16 +64,49 @@ fn the_revision_never_goes_back() {
 fn what_cannot_be_opened_is_refused_by_name() {
     let place = Place::new("sealed");
     let plain = content("/registry/secrets/a/b", "k8s\0plain");
-    check_sealed(&plain, &place.0, None).unwrap();
+    check_sealed(&plain, &place.0, (None, None)).unwrap();
     let foreign = content("/registry/secrets/a/b", "k8s:enc:aescbc:v1:key7:xxxx");
-    let text = check_sealed(&foreign, &place.0, None).unwrap_err().to_string();
+    let text = check_sealed(&foreign, &place.0, (None, None)).unwrap_err().to_string();
     assert!(text.starts_with("1 values are encrypted with \"aescbc:v1:key7\""), "{text}");
 
     let keys = AesGcm::open(&place.0.join(ENCRYPTION_FILE)).unwrap();
     let own = keys.seal(b"/registry/secrets/a/b", b"k8s\0secret").unwrap();
-    check_sealed(&content("/registry/secrets/a/b", own.clone()), &place.0, None).unwrap();
+    check_sealed(&content("/registry/secrets/a/b", own.clone()), &place.0, (None, None)).unwrap();
     // The same name of a key is not the same key.
     let other = Place::new("other");
     AesGcm::open(&other.0.join(ENCRYPTION_FILE)).unwrap();
-    assert!(check_sealed(&content("/registry/secrets/a/b", own), &other.0, None).is_err());
+    let own = content("/registry/secrets/a/b", own);
+    assert!(check_sealed(&own, &other.0, (None, None)).is_err());
+    // A file of the user's own, as --encryption-provider-config names it.
+    check_sealed(&own, &other.0, (Some(&place.0.join(ENCRYPTION_FILE)), None)).unwrap();
+    let text = check_sealed(&foreign, &other.0, (Some(&place.0.join(ENCRYPTION_FILE)), None)).unwrap_err().to_string();
+    assert!(text.contains(&format!("nothing in {} opens", place.0.join(ENCRYPTION_FILE).display())), "{text}");
+}
+
+#[test]
+fn keys_are_those_of_the_cluster_with_or_without_the_ones_for_secrets() {
+    let (from, to) = (Place::new("keys-from"), Place::new("keys-to"));
+    std::fs::create_dir(from.0.join("pki")).unwrap();
+    for name in SHARED_FILES {
+        std::fs::write(from.0.join(name), name).unwrap();
+    }
+    let file = from.0.join("saved.keys");
+    let saved = |with_encryption: bool| {
+        let keys = SharedKeys::collect(&from.0).unwrap();
+        assert_eq!(keys.has_encryption(), with_encryption);
+        std::fs::write(&file, keys.render()).unwrap();
+        SharedKeys::read(&file).unwrap()
+    };
+    let without = saved(false);
+    without.install(&to.0).unwrap();
+    assert!(to.0.join("pki/sa.key").exists() && !to.0.join(ENCRYPTION_FILE).exists());
+    std::fs::write(from.0.join(ENCRYPTION_FILE), "keys").unwrap();
+    let with = saved(true);
+    with.check(&to.0).unwrap();
+    with.install(&to.0).unwrap();
+    assert_eq!(std::fs::read_to_string(to.0.join(ENCRYPTION_FILE)).unwrap(), "keys");
+    std::fs::write(to.0.join("pki/ca.key"), "another").unwrap();
+    assert!(matches!(with.check(&to.0), Err(ReplacementError::OtherKeys { .. })));
+    std::fs::remove_file(from.0.join("pki/sa.key")).unwrap();
+    assert!(matches!(SharedKeys::collect(&from.0), Err(ReplacementError::File { .. })));
 }
