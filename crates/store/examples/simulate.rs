@@ -1,16 +1,16 @@
 //! Runs seeds of the simulation on all processors: `cargo run --release -p store --example simulate -- FROM TO [SCENARIO]`.
 //!
 //! Prints every failing seed with what was found, and at the end how many there were; ends with exit code 1 if there is one. A
-//! single seed prints its figures. SCENARIO: `slow` (one slow disk), `long` (stuck for long), `returns` (power is lost when it is back), `cuts` (loss of power on all members), `kills` (leaders are killed),
-//! `hints` (false ones that they were), or a rule that is broken on purpose: `nosync`, `waits`, `votes`, `acks`, `unwritten`, `cutleases`,
+//! single seed prints its figures. SCENARIO: `slow` (one slow disk), `long` (stuck for long), `returns` (power is lost when it is back), `cuts` (loss of power on all members), `lone` (of the only voter), `kills` (leaders are killed),
+//! `hints` (false ones that they were), or a rule that is broken on purpose: `nosync`, `waits`, `votes`, `unvoted`, `acks`, `unwritten`, `cutleases`,
 //! `keptleases`, `silent` (watches), `damage` (that fits its checksum), `stuck` (disks that stay so).
 
 use std::process::ExitCode;
 
 use base::{Clock, SystemClock};
 use store::simulation::{
-    Broken, Figures, run, run_cut_returns, run_false_hints, run_killed_leaders, run_long_stuck_disk, run_power_cuts,
-    run_slow_disk, sweep,
+    Broken, Figures, run, run_cut_returns, run_false_hints, run_killed_leaders, run_lone_voter, run_long_stuck_disk,
+    run_power_cuts, run_slow_disk, sweep,
 };
 
 /// Seeds between two looks at what was found.
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     let scenario = scenario(arguments.get(2).map_or("all", String::as_str));
     let (Some(from), Some(to), Some(scenario)) = (number(0), number(1), scenario) else {
         eprintln!(
-            "usage: simulate FROM TO [all|slow|long|returns|cuts|kills|hints|nosync|waits|votes|acks|unwritten|cutleases|keptleases|silent|damage|stuck]"
+            "usage: simulate FROM TO [all|slow|long|returns|cuts|lone|kills|hints|nosync|waits|votes|unvoted|acks|unwritten|cutleases|keptleases|silent|damage|stuck]"
         );
         return ExitCode::FAILURE;
     };
@@ -54,11 +54,13 @@ fn scenario(name: &str) -> Option<Scenario> {
         "returns" => |seed| run_cut_returns(seed, Broken::Nothing),
         "unwritten" => |seed| run_cut_returns(seed, Broken::UnwrittenNotHeld),
         "cuts" => |seed| run_power_cuts(seed, Broken::Nothing),
+        "lone" => |seed| run_lone_voter(seed, Broken::Nothing),
         "kills" => |seed| run_killed_leaders(seed, Broken::Nothing),
         "hints" => |seed| run_false_hints(seed, Broken::Nothing),
         "nosync" => |seed| run(seed, Broken::SyncsIgnored),
         "waits" => |seed| run_slow_disk(seed, Broken::ApplicationWaits),
         "votes" => |seed| run_power_cuts(seed, Broken::VotesNotHeld),
+        "unvoted" => |seed| run_lone_voter(seed, Broken::VotesNotHeld),
         "acks" => |seed| run_power_cuts(seed, Broken::AcknowledgementsNotHeld),
         "cutleases" => |seed| run(seed, Broken::LeasesCut),
         "keptleases" => |seed| run(seed, Broken::LeasesKept),

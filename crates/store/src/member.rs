@@ -6,6 +6,8 @@
 //! Rules on durability:
 //! - An acknowledgement of entries, a vote and a request for votes leave only when everything before them is durable here.
 //!   Answers that promise nothing about this disk (heartbeats, reads, pre-votes, rejections) leave at once.
+//! - So does what a leader says, whose vote is durable. The only voter leads by a vote that is on its way: it says nothing until that has
+//!   arrived, or a crash could make it lead twice in one term, with two logs.
 //! - What a majority has made durable is applied even if this disk is behind: the library, which applies only what it is told
 //!   is persisted, is told so as soon as an entry is committed. Its commitment is by others then, so no quorum changes. Term
 //!   and vote may be behind as well: what depends on them is held back here. A snapshot is never acknowledged early.
@@ -14,6 +16,7 @@
 //!
 //! Invariant: `persisted()` is what is durable here; nobody else is ever told more.
 
+mod elections;
 mod left_log;
 mod received;
 
@@ -23,6 +26,8 @@ use protobuf::Message as _;
 use raft::eraftpb::{ConfChange, ConfState, Entry, EntryType, HardState, Message, MessageType};
 use raft::{Config, GetEntriesContext, RawNode, ReadState, SnapshotStatus, StateRole};
 
+pub(crate) use self::elections::ELECTION_TICKS;
+use self::elections::{OwnVote, VOTING_TICKS, votes_of};
 use self::left_log::Left;
 use crate::command::Command;
 use crate::peer::MemberChange;
@@ -31,17 +36,6 @@ use crate::raft_log::RaftLog;
 use crate::record::{Batch, Vitals, decode_command, encode_entry, encode_vitals};
 use crate::recovery::Recovered;
 
-/// Ticks without a word from the leader until this member helps to elect another: 700 ms of 20 ms ticks, seven heartbeats.
-/// Nothing that ticks or sends heartbeats waits for a disk, so that silence says more than where it does.
-pub(crate) const ELECTION_TICKS: usize = 35;
-/// Ticks that a candidate waits for votes, once its request for them has left: two seconds.
-const VOTING_TICKS: usize = 100;
-/// The first in line runs so many ticks later: by then the others have missed the leader as well.
-const FIRST_TURN_TICKS: usize = 2;
-/// Between the turns of two members: enough for an election, so that they do not split the votes.
-const TURN_TICKS: usize = 4;
-/// Members in line; more share their turns.
-const TURNS: usize = 8;
 /// Who was not heard of for so long is not up, as far as the leader knows. The library forgets at every election timeout whom
 /// it heard of.
 const SILENT_TICKS: u32 = 50;
@@ -83,6 +77,7 @@ pub(crate) struct Member {
     received: HashMap<u64, u64>,
     /// Of its messages, so many are votes or ask for votes.
     held_votes: usize,
+    vote: OwnVote,
     persisted: u64,
     /// Position of the newest snapshot under way to another member.
     snapshot_under_way: Option<u64>,
@@ -198,6 +193,7 @@ impl Member {
             left: None,
             received: HashMap::new(),
             held_votes: 0,
+            vote: OwnVote { term: vitals.term, vote: vitals.vote, ticket: 0, is_durable: true },
             persisted,
             snapshot_under_way: None,
             kept_entries: config.log_entries_kept,
@@ -377,15 +373,6 @@ impl Member {
         self.node.raft.raft_log.applied < self.node.store().before()
     }
 
-    /// Runs for leader now: for a member that is the only voter.
-    pub(crate) fn campaign(&mut self) {
-        if self.undurable.is_empty() && !self.has_left_log() {
-            // Refused if it leads already.
-            self.node.campaign().ok();
-            self.scatter_timeout();
-        }
-    }
-
     /// Asks for the position that a read must wait for; it comes back with `context` in [`Effects::reads`].
     pub(crate) fn read_index(&mut self, context: Vec<u8>) {
         self.node.read_index(context);
@@ -393,16 +380,6 @@ impl Member {
 
     pub(crate) fn transfer(&mut self, to: u64) {
         self.node.transfer_leader(to);
-    }
-
-    /// The process of another member has ended, as far as the network can tell. If that one led, its silence need not be
-    /// waited for: this member votes for another now, and runs when it is its turn. A hint and no more: others who
-    /// still hear the leader vote for nobody, and its next word takes the hint back.
-    pub(crate) fn process_ended(&mut self, id: u64) {
-        if id == self.leader() && !self.is_leader() {
-            let raft = &mut self.node.raft;
-            raft.election_elapsed = raft.election_elapsed.max(ELECTION_TICKS);
-        }
     }
 
     pub(crate) fn report_unreachable(&mut self, id: u64) {
@@ -486,12 +463,14 @@ impl Member {
         let ticket = ready.number();
         self.ticket = ticket;
         let mut effects = Effects {
-            messages: ready.take_messages(),
             committed: ready.take_committed_entries(),
             reads: ready.take_read_states(),
             ..Effects::default()
         };
+        self.note_vote();
         let mut held = Vec::new();
+        let is_leader_heard = self.vote.is_durable || !self.rules.hold_votes;
+        (if is_leader_heard { &mut effects.messages } else { &mut held }).extend(ready.take_messages());
         for message in ready.take_persisted_messages() {
             let list = if self.rules.depends_on_disk(&message) { &mut held } else { &mut effects.messages };
             list.push(message);
@@ -562,6 +541,7 @@ impl Member {
     pub(crate) fn durable(&mut self, ticket: u64) -> Vec<Message> {
         let mut messages = Vec::new();
         let mut number = None;
+        self.vote.is_durable |= ticket >= self.vote.ticket;
         let written = self.left.as_ref().filter(|_| self.holds_unwritten()).map_or(u64::MAX, |left| left.ticket);
         let is_done = |step: &Undurable| step.ticket <= ticket || step.is_written && step.ticket <= written;
         while let Some(done) = self.undurable.pop_front_if(|step| is_done(step)) {
@@ -579,10 +559,6 @@ impl Member {
             self.node.on_persist_ready(number);
         }
         without_outdated(messages)
-    }
-
-    fn holds_vote(&self) -> bool {
-        self.held_votes > 0
     }
 
     /// Tells the library of what is committed, and so durable on a majority, as if it were durable here.
@@ -607,32 +583,7 @@ impl Member {
             self.forget_steps(unwritten..self.acknowledged);
         }
     }
-
-    /// The library draws its election timeouts from the machine's entropy, over twice the time; these are a line, and what is
-    /// left to chance comes from the seed.
-    fn scatter_timeout(&mut self) {
-        let mut rng = base::SeededRng::new(self.seed ^ self.me.rotate_left(17) ^ self.term().rotate_left(40));
-        let chance = base::Rng::below(&mut rng, TURN_TICKS as u64 / 2) as usize;
-        // Votes wait for the voters' disks.
-        let patience = if self.node.raft.state == StateRole::Candidate { VOTING_TICKS } else { ELECTION_TICKS };
-        let timeout = patience + FIRST_TURN_TICKS + self.turn() * TURN_TICKS + chance;
-        if self.node.raft.randomized_election_timeout() != timeout {
-            self.node.raft.set_randomized_election_timeout(timeout);
-        }
-    }
-
-    /// This member's place in the line of those who may follow the leader; another one in every term, so that one who can't
-    /// win is not always first.
-    fn turn(&self) -> usize {
-        let leader = self.leader();
-        let voters = self.node.raft.prs().conf().voters().ids();
-        let others = || voters.iter().filter(|id| *id != leader);
-        let place = others().filter(|id| *id < self.me).count();
-        (place + self.term() as usize) % others().count().clamp(1, TURNS)
-    }
 }
-
-const _: () = assert!(FIRST_TURN_TICKS + TURNS * TURN_TICKS <= ELECTION_TICKS && ELECTION_TICKS <= VOTING_TICKS);
 
 impl Rules {
     /// Whether a message of a member that does not lead promises something about this disk.
@@ -675,12 +626,6 @@ pub(crate) fn conf_change_of(entry: &Entry) -> Option<MemberChange> {
     }
 }
 
-fn votes_of(step: &Undurable) -> usize {
-    let is_vote =
-        |m: &&Message| matches!(m.get_msg_type(), MessageType::MsgRequestVote | MessageType::MsgRequestVoteResponse);
-    step.messages.iter().filter(is_vote).count()
-}
-
 fn is_acknowledgement(message: &Message) -> bool {
     message.get_msg_type() == MessageType::MsgAppendResponse && !message.reject
 }
@@ -696,6 +641,7 @@ fn without_outdated(mut messages: Vec<Message>) -> Vec<Message> {
 
 #[cfg(test)]
 mod tests {
+    use super::elections::TURN_TICKS;
     use super::*;
     use crate::frame::Identity;
     use crate::mvcc::State;
@@ -703,9 +649,13 @@ mod tests {
 
     fn member(me: u64, voters: &[u64]) -> Member {
         let members: Vec<_> = voters.iter().map(|id| MemberInfo { id: *id, ..MemberInfo::default() }).collect();
+        member_of(me, &members)
+    }
+
+    fn member_of(me: u64, members: &[MemberInfo]) -> Member {
         let mut recovered = Recovered {
             identity: Identity { cluster: 1, member: me },
-            state: State::founded(&members),
+            state: State::founded(members),
             entries: Vec::new(),
             vitals: Vitals { term: 1, commit: 1, ..Vitals::default() },
             log_end: (None, 1),
@@ -751,6 +701,27 @@ mod tests {
         member.durable(tickets[0]);
         assert_eq!(drain(&mut member).1, [3, 4]);
         assert_eq!(member.persisted(), 4);
+    }
+
+    /// A crash would let it lead once more in this term.
+    #[test]
+    fn the_only_voter_says_nothing_before_its_vote_is_durable() {
+        let of = |id, is_learner| MemberInfo { id, is_learner, ..MemberInfo::default() };
+        let mut member = member_of(1, &[of(1, false), of(2, true)]);
+        member.campaign();
+        assert!(member.is_leader() && member.propose(vec![entry()]));
+        let (tickets, _, said) = drain(&mut member);
+        assert_eq!(said, [], "the learner hears nothing of this term");
+        let types = |messages: Vec<Message>| messages.iter().map(Message::get_msg_type).collect::<Vec<_>>();
+        let mut said = Vec::new();
+        tickets.iter().for_each(|ticket| said.extend(types(member.durable(*ticket))));
+        assert!(said.contains(&MessageType::MsgAppend), "{said:?}");
+        // From then on it is heard before its disk has anything of it.
+        let mut heard = Message { from: 2, to: 1, term: 2, index: 3, ..Message::default() };
+        heard.set_msg_type(MessageType::MsgAppendResponse);
+        member.step(heard);
+        assert!(member.propose(vec![entry()]));
+        assert!(drain(&mut member).2.contains(&MessageType::MsgAppend));
     }
 
     /// Ticks until it asks for votes, after a heartbeat of member 2 and what `after` does.

@@ -9,8 +9,7 @@
 //! A seed decides everything; the same seed does the same again. [`run`] throws all faults at a cluster and checks that it is
 //! linearizable, loses nothing, keeps leases, delivers watches whole and comes back when the faults end. [`run_slow_disk`]
 //! checks that one slow or stuck disk of three is not noticed, [`run_long_stuck_disk`] that neither is one that is stuck for long,
-//! [`run_power_cuts`] that nothing depends on a disk that has not
-//! answered, [`run_killed_leaders`] that a killed leader is followed soon, [`run_false_hints`] that one that lives is not. There are negative controls ([`Broken`]) that they must catch.
+//! [`run_power_cuts`] and [`run_lone_voter`] that nothing depends on a disk that has not answered, [`run_killed_leaders`] that a killed leader is followed soon, [`run_false_hints`] that one that lives is not. There are negative controls ([`Broken`]) that they must catch.
 //!
 //! Reading order: `world`, `node`, `clients`, `watcher`, `faults`, `rot` (damage), `peace` (the end of a run), `oracle`.
 
@@ -35,6 +34,8 @@ use base::{Rng, SeededRng};
 
 use clients::Purpose;
 use world::{Event, World};
+
+use crate::peer::MemberChange;
 
 /// A rule that is broken on purpose: the oracles must find it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,6 +208,26 @@ pub fn run_power_cuts(seed: u64, broken: Broken) -> Result<Figures, String> {
                 world.crash(member, Duration::from_millis(100 + rng.below(100)));
             }
             world.run_for(Duration::from_millis(1300 + rng.below(3000)))?;
+        }
+        world.make_peace();
+        world.settle(Duration::from_secs(20))?;
+        world.finish()
+    })
+}
+
+/// One voter with a slow disk and a member that learns from it. The voter loses power again and again, also before the vote that it
+/// leads by is on its disk. `Err`: what an oracle found.
+pub fn run_lone_voter(seed: u64, broken: Broken) -> Result<Figures, String> {
+    guarded(|| {
+        let mut rng = SeededRng::new(seed ^ 0x10e);
+        let mut world = World::new(seed, 1, broken);
+        world.run_for(Duration::from_secs(1))?;
+        world.add_member(1, |id, peer_urls| MemberChange::AddLearner { id, peer_urls });
+        world.run_for(Duration::from_secs(2))?;
+        for _ in 0..12 {
+            world.slow_down(1, Duration::from_millis(300));
+            world.crash(1, Duration::from_millis(50));
+            world.run_for(Duration::from_millis(100 + rng.below(1200)))?;
         }
         world.make_peace();
         world.settle(Duration::from_secs(20))?;

@@ -4,8 +4,8 @@
 use std::ops::Range;
 
 use store::simulation::{
-    Broken, Figures, run, run_cut_returns, run_false_hints, run_killed_leaders, run_long_stuck_disk, run_power_cuts,
-    run_slow_disk, sweep,
+    Broken, Figures, run, run_cut_returns, run_false_hints, run_killed_leaders, run_lone_voter, run_long_stuck_disk,
+    run_power_cuts, run_slow_disk, sweep,
 };
 
 /// These seeds, on all processors.
@@ -27,12 +27,14 @@ fn a_cluster_survives_all_faults_at_once() {
 
 /// Seeds that found something. 104366: two voters, both to be removed, handed leadership over to each other without end. 105977: a
 /// leader that had removed the only other voter lost power and waited for that one's vote. 271170: proposals of others that came together
-/// with the removal of their leader were taken for appended, and waited for its end.
+/// with the removal of their leader were taken for appended, and waited for its end. 783996: an only voter lost power twice before its vote was on the disk, and led twice in one
+/// term, with two logs.
 #[test]
 fn what_was_found_once_is_not_found_again() {
     all_pass(104_366..104_367, run);
     all_pass(105_977..105_978, run);
     all_pass(271_170..271_171, run);
+    all_pass(783_996..783_997, run);
 }
 
 /// Each of three disks at 800 ms, at 5 s, and stuck for ever.
@@ -56,6 +58,12 @@ fn a_disk_that_comes_back_after_long_promises_nothing_before_its_log_goes_on() {
 #[test]
 fn nothing_is_lost_when_all_members_lose_power() {
     all_pass(0..800, run_power_cuts);
+}
+
+#[test]
+fn a_leader_that_votes_for_itself_alone_is_not_heard_before_its_vote_is_on_the_disk() {
+    all_pass(0..200, run_lone_voter);
+    caught(0..100, Broken::VotesNotHeld, run_lone_voter);
 }
 
 #[test]

@@ -11,7 +11,8 @@ use std::ops::Range;
 use raft::eraftpb::Message;
 use raft::{GetEntriesContext, Storage as _};
 
-use super::{Member, UNDURABLE_BYTES_MAX, Undurable, is_acknowledgement, votes_of, without_outdated};
+use super::elections::votes_of;
+use super::{Member, UNDURABLE_BYTES_MAX, Undurable, is_acknowledgement, without_outdated};
 use crate::record::Batch;
 
 /// The log on this disk ends, or will end once the disk is back, with a step of some time ago.
