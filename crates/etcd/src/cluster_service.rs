@@ -8,7 +8,7 @@ use store::{MemberChange, MemberInfo};
 use tonic::{Request, Response, Status};
 
 use crate::ids::derive_added_id;
-use crate::member::Member;
+use crate::member::{Member, count};
 use crate::proto::etcdserverpb::cluster_server::Cluster;
 use crate::proto::etcdserverpb::{
     self as pb, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse, MemberPromoteRequest,
@@ -72,6 +72,7 @@ impl Cluster for ClusterService {
     ) -> Result<Response<MemberPromoteResponse>, Status> {
         let id = request.get_ref().id;
         let members = self.change(MemberChange::Promote { id }).await?;
+        count(&self.member.counters.promotions);
         Ok(Response::new(MemberPromoteResponse { header: self.header(), members }))
     }
 }

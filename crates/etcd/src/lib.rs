@@ -15,7 +15,7 @@
 //!
 //! Reading order: [`member`] (what a server is made of), `listener`, `access` (who may do what), `kv_service`, `range_options`, `txn_words`,
 //! `watch_service`, `watch_task`, `lease_service`, `maintenance_service`, [`snapshot`], `database`, `bolt`, `state_hash`, `cluster_service`, [`ids`], `auth_service`,
-//! [`refusals`], `plain_http`, `metrics`, `process`; [`remote`].
+//! [`refusals`], `plain_http`, `metrics`, `grpc_figures`, `process`; [`remote`].
 
 #![forbid(unsafe_code)]
 
@@ -25,6 +25,7 @@ mod bolt;
 mod cluster_service;
 mod database;
 mod downgrade;
+mod grpc_figures;
 pub mod ids;
 mod kv_service;
 mod lease_service;

@@ -26,6 +26,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use crate::access::Caller;
 use crate::auth_service::AuthService;
 use crate::cluster_service::ClusterService;
+use crate::grpc_figures::{CountedRequest, Heads, count_response};
 use crate::kv_service::KvService;
 use crate::lease_service::LeaseService;
 use crate::maintenance_service::MaintenanceService;
@@ -221,24 +222,32 @@ impl EtcdServer {
         }
     }
 
-    async fn answer(
-        mut self,
-        mut request: Request<Incoming>,
-        grpc: bool,
-        common_name: Option<Arc<str>>,
-    ) -> Response<Body> {
+    async fn answer(mut self, request: Request<Incoming>, grpc: bool, common_name: Option<Arc<str>>) -> Response<Body> {
         let content_type = request.headers().get(http::header::CONTENT_TYPE);
         if !content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
             let (method, uri) = (request.method(), request.uri());
             return plain_http::answer(&self.member, method, uri.path(), uri.query()).await;
         }
         let path = request.uri().path().to_owned();
+        let call = self.member.counters.grpc.begin(&path, request.headers()).filter(|_| grpc);
+        let counted = call.clone();
+        let request = request.map(|body| CountedRequest { body, call: counted, heads: Heads::default() });
+        count_response(self.answer_call(&path, request, grpc, common_name).await, call)
+    }
+
+    async fn answer_call(
+        &mut self,
+        path: &str,
+        mut request: Request<CountedRequest<Incoming>>,
+        grpc: bool,
+        common_name: Option<Arc<str>>,
+    ) -> Response<Body> {
         let service = path.strip_prefix('/').and_then(|path| path.split_once('/')).map_or("", |(service, _)| service);
-        if let Some(refusal) = self.member.decide_refusal(&path, request.headers()) {
+        if let Some(refusal) = self.member.decide_refusal(path, request.headers()) {
             return Status::from(refusal).into_http();
         }
         let caller = Caller::of(request.headers(), common_name);
-        if let Err(refused) = self.member.check_access(&path, &caller).await {
+        if let Err(refused) = self.member.check_access(path, &caller).await {
             return refused.into_http();
         }
         request.extensions_mut().insert(caller);

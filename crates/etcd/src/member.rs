@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use tonic::Status;
 
 use crate::access::{AccessControl, AccessSettings, Caller, JUDGEMENTS_MAX, JwtSettingsError, Rights, leases_of};
+use crate::grpc_figures::GrpcFigures;
 use crate::refusals::{INVALID_TOKEN, OLD_AUTH_REVISION, status_of};
 
 use crate::proto::etcdserverpb::ResponseHeader;
@@ -92,6 +93,10 @@ pub(crate) struct Counters {
     pub(crate) health_failures: AtomicU64,
     pub(crate) watch_streams: AtomicI64,
     pub(crate) leader_changes: AtomicU64,
+    pub(crate) failed_reads: AtomicU64,
+    pub(crate) promotions: AtomicU64,
+    pub(crate) events: AtomicU64,
+    pub(crate) grpc: Arc<GrpcFigures>,
 }
 
 /// Counts one more.
@@ -175,7 +180,14 @@ impl Member {
             rights.check_read(&request.key, request.end.as_ref())?;
             match bounded(self.store.judged(rights.judged_by()).range(request)).await {
                 Err(KvError::PolicyChanged) => {}
-                read => return read.map_err(|error| status_of(&error)),
+                read => {
+                    return read.map_err(|error| {
+                        if !request.serializable && matches!(error, KvError::Unavailable { .. }) {
+                            count(&self.counters.failed_reads);
+                        }
+                        status_of(&error)
+                    });
+                }
             }
         }
         Err(OLD_AUTH_REVISION.into())

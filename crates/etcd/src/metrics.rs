@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use store::{Histogram, Status};
 
+use crate::grpc_figures::{CODES, GrpcFigures, MethodFigures, Rpc};
 use crate::member::{Counters, Member};
 use crate::process::ProcessFigures;
 use crate::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
@@ -50,8 +51,61 @@ pub(crate) fn render_metrics(status: &Status, process: &ProcessFigures, role: Ro
         status.wal_write_pending.as_secs_f64(),
     );
     page.gauge("holdfast_store_disk_full", "1 while the disk is full.", f64::from(u8::from(status.disk_full)));
+    render_grpc(&mut page, &counters.grpc);
     render_process(&mut page, process);
     page.text
+}
+
+/// As etcd's middleware shows them: every method and code from the start.
+fn render_grpc(page: &mut Page, grpc: &GrpcFigures) {
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let labels = |rpc: &Rpc| {
+        let (service, method) = rpc.path[1..].split_once('/').unwrap_or((rpc.path, ""));
+        format!("grpc_method=\"{method}\",grpc_service=\"{service}\",grpc_type=\"{}\"", rpc.kind)
+    };
+    let name = "grpc_server_handled_total";
+    page.head(name, "Total number of RPCs completed on the server, regardless of success or failure.", "counter");
+    for (rpc, figures) in grpc.methods() {
+        for (code, handled) in CODES.iter().zip(&figures.handled) {
+            page.line(format_args!("{name}{{grpc_code=\"{code}\",{}}} {}", labels(rpc), load(handled)));
+        }
+    }
+    type Counter = fn(&MethodFigures) -> &AtomicU64;
+    let each: [(&str, &str, Counter); 3] = [
+        ("grpc_server_msg_received_total", "Total number of RPC stream messages received on the server.", |figures| {
+            &figures.received
+        }),
+        ("grpc_server_msg_sent_total", "Total number of gRPC stream messages sent by the server.", |figures| {
+            &figures.sent
+        }),
+        ("grpc_server_started_total", "Total number of RPCs started on the server.", |figures| &figures.started),
+    ];
+    for (name, help, counter) in each {
+        page.head(name, help, "counter");
+        for (rpc, figures) in grpc.methods() {
+            page.line(format_args!("{name}{{{}}} {}", labels(rpc), load(counter(figures))));
+        }
+    }
+    page.counter(
+        "etcd_network_client_grpc_received_bytes_total",
+        "The total number of bytes received from grpc clients.",
+        &grpc.received_bytes,
+    );
+    page.counter(
+        "etcd_network_client_grpc_sent_bytes_total",
+        "The total number of bytes sent to grpc clients.",
+        &grpc.sent_bytes,
+    );
+    let name = "etcd_server_client_requests_total";
+    page.head(name, "The total number of client requests per client version.", "counter");
+    for client in grpc.clients() {
+        for (kind, calls) in [("stream", load(&client.stream)), ("unary", load(&client.unary))] {
+            if calls > 0 {
+                // In Rust's notation a text of a header is escaped as Prometheus wants it.
+                page.line(format_args!("{name}{{client_api_version={:?},type=\"{kind}\"}} {calls}", client.version));
+            }
+        }
+    }
 }
 
 fn render_process(page: &mut Page, process: &ProcessFigures) {
@@ -68,6 +122,8 @@ fn render_process(page: &mut Page, process: &ProcessFigures) {
         ("process_virtual_memory_bytes", "Virtual memory size in bytes.", process.virtual_bytes),
         ("process_open_fds", "Number of open file descriptors.", process.open_fds),
         ("process_max_fds", "Maximum number of open file descriptors.", process.max_fds),
+        ("os_fd_used", "The number of used file descriptors.", process.open_fds),
+        ("os_fd_limit", "The file descriptor limit.", process.max_fds),
     ];
     for (name, help, count) in counts {
         if let Some(count) = count {
@@ -142,6 +198,16 @@ fn render_server(page: &mut Page, status: &Status, counters: &Counters) {
         &counters.health_successes,
     );
     page.counter("etcd_server_health_failures", "The total number of failed health checks", &counters.health_failures);
+    page.counter(
+        "etcd_server_read_indexes_failed_total",
+        "The total number of failed read indexes seen.",
+        &counters.failed_reads,
+    );
+    page.counter(
+        "etcd_server_learner_promote_successes",
+        "The total number of successful learner promotions while this member is leader.",
+        &counters.promotions,
+    );
     page.counter("etcd_debugging_lease_granted_total", "The total number of granted leases.", &counters.leases_granted);
     page.counter("etcd_debugging_lease_revoked_total", "The total number of revoked leases.", &counters.leases_revoked);
     page.counter(
@@ -178,6 +244,7 @@ fn render_mvcc(page: &mut Page, status: &Status, counters: &Counters) {
     page.number("etcd_debugging_mvcc_watcher_total", "Total number of watchers.", "gauge", status.watchers);
     let streams = counters.watch_streams.load(Ordering::Relaxed).max(0).unsigned_abs();
     page.number("etcd_debugging_mvcc_watch_stream_total", "Total number of watch streams.", "gauge", streams);
+    page.counter("etcd_debugging_mvcc_events_total", "Total number of events sent by this member.", &counters.events);
     page.counter("etcd_mvcc_range_total", "Total number of ranges seen by this member.", &counters.ranges);
     page.counter("etcd_mvcc_put_total", "Total number of puts seen by this member.", &counters.puts);
     page.counter("etcd_mvcc_delete_total", "Total number of deletes seen by this member.", &counters.deletes);
@@ -248,6 +315,9 @@ mod tests {
         check("etcd_server_is_leader 0");
         check("etcd_debugging_mvcc_keys_total 7");
         check("process_resident_memory_bytes 4096");
+        let (codes, methods) = (CODES.len(), Counters::default().grpc.methods().count());
+        assert_eq!(page.matches("\ngrpc_server_handled_total{").count(), codes * methods);
+        check("grpc_server_started_total{grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 0");
         check("etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.001\"} 1");
         check("etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.004\"} 2");
         check("etcd_disk_wal_fsync_duration_seconds_bucket{le=\"+Inf\"} 3");

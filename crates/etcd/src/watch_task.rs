@@ -172,6 +172,7 @@ impl WatchTask {
         if events.is_empty() {
             return Ok(());
         }
+        self.member.counters.events.fetch_add(events.len() as u64, Ordering::Relaxed);
         if !self.spec.fragment {
             return self.send(WatchResponse { events, ..self.response(self.spec.id, revision) }).await;
         }
