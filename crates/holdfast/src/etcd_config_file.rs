@@ -1,7 +1,8 @@
 //! `--config-file`: etcd's settings in YAML or JSON become its flags.
 //!
-//! Names are those of the flags; TLS stands in sections of its own, without the word `peer`. As in etcd, a file takes the
-//! place of all flags and of the environment. Source: etcd's `etcd.conf.yml.sample`.
+//! Names are those of the flags; TLS stands in sections of its own, without the word `peer`; a duration may be a number of
+//! nanoseconds. As in etcd, a file takes the place of all flags and of the environment. Source: etcd's
+//! `etcd.conf.yml.sample`.
 
 use std::path::Path;
 
@@ -10,9 +11,11 @@ use serde_json::{Map, Value};
 
 use crate::cli::{Cli, Command};
 use crate::etcd_command::EtcdArgs;
+use crate::etcd_ignored::is_duration;
 
 const CLIENT_TLS: &str = "client-transport-security";
 const PEER_TLS: &str = "peer-transport-security";
+const SOCKETS: &str = "socket-options";
 /// In the sample for ever; no etcd has them any more.
 const GONE: [&str; 8] = [
     "discovery-fallback",
@@ -25,8 +28,13 @@ const GONE: [&str; 8] = [
     "proxy-write-timeout",
 ];
 /// Settings of a section whose flag is not called section and name.
-const OTHER_NAMES: [(&str, &str, &str); 2] =
-    [(PEER_TLS, "allowed-cn", "peer-cert-allowed-cn"), (PEER_TLS, "allowed-hostname", "peer-cert-allowed-hostname")];
+const OTHER_NAMES: [(&str, &str, &str); 5] = [
+    (CLIENT_TLS, "allowed-hostname", "client-cert-allowed-hostname"),
+    (PEER_TLS, "allowed-cn", "peer-cert-allowed-cn"),
+    (PEER_TLS, "allowed-hostname", "peer-cert-allowed-hostname"),
+    (SOCKETS, "reuse-address", "socket-reuse-address"),
+    (SOCKETS, "reuse-port", "socket-reuse-port"),
+];
 
 /// The flags that a file stands for, parsed. Errors: one line with the file and what is wrong in it.
 pub fn read(file: &Path) -> Result<EtcdArgs, String> {
@@ -59,7 +67,7 @@ fn flags(settings: &Map<String, Value>) -> Result<Vec<String>, String> {
     let mut flags = Vec::new();
     for (name, value) in settings {
         match (name.as_str(), value) {
-            (section @ (CLIENT_TLS | PEER_TLS), Value::Object(settings)) => {
+            (section @ (CLIENT_TLS | PEER_TLS | SOCKETS), Value::Object(settings)) => {
                 for (name, value) in settings {
                     flags.extend(flag(&flag_name(section, name), value)?);
                 }
@@ -84,6 +92,7 @@ fn flag_name(section: &str, name: &str) -> String {
 fn flag(name: &str, value: &Value) -> Result<Option<String>, String> {
     let text = |value: &Value| match value {
         Value::String(text) => Some(text.clone()),
+        Value::Number(number) if is_duration(name) => Some(format!("{number}ns")),
         Value::Number(number) => Some(number.to_string()),
         Value::Bool(true) => Some("true".to_owned()),
         Value::Bool(false) | Value::Null => Some(String::new()),
@@ -129,6 +138,8 @@ mod tests {
         assert_eq!(found, expected);
         parse(text).unwrap();
         assert_eq!(flag_name(PEER_TLS, "allowed-cn"), "peer-cert-allowed-cn");
+        parse("watch-progress-notify-interval: 600000000000\ngrpc-keepalive-timeout: 20s\nsocket-options: {reuse-port: true}").unwrap();
+        assert_eq!(flag("raft-read-timeout", &5_000_000.into()), Ok(Some("--raft-read-timeout=5000000ns".to_owned())));
     }
 
     #[test]
