@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,6 +19,8 @@ const LIFE: Duration = Duration::from_secs(400);
 pub const PATIENCE: Duration = Duration::from_secs(120);
 /// Of each process of a failed test.
 const LOG_LINES: usize = 60;
+/// Below those that the kernel gives to outgoing connections and that Services may have on nodes.
+const PORTS: Range<u16> = 20_000..30_000;
 /// An attempt that hangs is given up, and made anew.
 const ATTEMPT: Duration = Duration::from_secs(10);
 
@@ -129,8 +133,13 @@ pub fn refusal_of(mut command: Command) -> String {
     String::from_utf8(stderr).unwrap()
 }
 
+/// A port that nobody listens on, another one at each call. No outgoing connection is given it while its server is away.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(101);
+    let next = || start.wrapping_add(CALLS.fetch_add(1, Ordering::Relaxed)) % u32::from(PORTS.end - PORTS.start);
+    let ports = PORTS.map(|_| PORTS.start + u16::try_from(next()).unwrap());
+    ports.into_iter().find(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok()).expect("every port is used")
 }
 
 /// Tries until `attempt` gives something, at most for [`PATIENCE`].
