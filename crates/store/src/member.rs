@@ -527,7 +527,10 @@ impl Member {
     fn batch(&self, ticket: u64, entries: &[Entry]) -> Batch {
         let end = self.left.as_ref().map_or(self.node.store().last(), |left| left.index);
         let first_index = entries.first().map_or(end + 1, |entry| entry.index);
-        let mut records = vec![encode_vitals(&self.vitals())];
+        let mut vitals = self.vitals();
+        // Behind the end of a log that was left, the disk may have what a deposed leader had proposed.
+        vitals.commit = vitals.commit.min(self.left.as_ref().map_or(u64::MAX, |left| left.index));
+        let mut records = vec![encode_vitals(&vitals)];
         records.extend(entries.iter().map(encode_entry));
         Batch { ticket, first_index, entries: entries.len() as u64, records }
     }
@@ -646,6 +649,8 @@ mod tests {
     use crate::frame::Identity;
     use crate::mvcc::State;
     use crate::peer::MemberInfo;
+    use crate::record::{Record, decode_record};
+    use crate::wire::Reader;
 
     fn member(me: u64, voters: &[u64]) -> Member {
         let members: Vec<_> = voters.iter().map(|id| MemberInfo { id: *id, ..MemberInfo::default() }).collect();
@@ -825,6 +830,9 @@ mod tests {
             member.durable(batch.ticket).iter().map(|message| message.index).collect::<Vec<_>>()
         };
         let mut member = with_a_log_that_was_left(70);
+        let probed = &member.probe().records[0];
+        let Ok(Record::Vitals(vitals)) = decode_record(&mut Reader(probed), 0) else { panic!("{probed:?}") };
+        assert_eq!((vitals.commit, member.positions().committed), (59, 70), "of what the disk has");
         let batch = member.return_at_once().unwrap();
         assert_eq!((batch.first_index, batch.entries), (60, 11));
         assert_eq!((confirmed(&mut member, &batch), member.persisted()), (vec![70], 70));

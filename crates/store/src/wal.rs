@@ -129,7 +129,14 @@ impl Wal {
             other => other.map_err(|error| broken("write", &name, error))?,
         }
         file.sync().map_err(|error| broken("sync", &name, error))?;
-        self.disk.rename(TEMPORARY, &name).map_err(|error| broken("rename", &name, error))?;
+        match self.disk.rename(TEMPORARY, &name) {
+            // Its directory may need another block.
+            Err(error) if is_full(&error) => {
+                self.disk.remove(TEMPORARY).map_err(|error| broken("remove", &name, error))?;
+                return Err(WalError::Full(error));
+            }
+            other => other.map_err(|error| broken("rename", &name, error))?,
+        }
         self.disk.sync_dir().map_err(|error| broken("sync the directory of", &name, error))?;
         self.next_segment += 1;
         Ok(Segment { file, name, salt: header.salt(), len: HEADER_LEN as u64, next_frame: 1 })

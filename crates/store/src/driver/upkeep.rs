@@ -255,6 +255,8 @@ impl Driver {
                 self.checkpoint.index = self.checkpoint.index.max(index);
                 self.checkpoint.bytes = bytes;
                 self.checkpoint.seconds.observe(took.as_secs_f64());
+                // The batch is of one moment: what was said since the last step must not be in its vitals alone.
+                self.take_effects();
                 if let Some(batch) = self.member.return_to_log(index) {
                     tracing::info!(index, "this disk is back: its log begins anew behind a checkpoint");
                     self.outbox.push(Output::RestartLog);

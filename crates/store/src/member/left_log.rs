@@ -83,7 +83,8 @@ impl Member {
     /// written. `None`: it was another one, or what comes after it is gone, and one more is needed.
     pub(crate) fn return_to_log(&mut self, index: u64) -> Option<Batch> {
         self.left.as_mut()?.returns_after.take_if(|announced| *announced == index)?;
-        self.go_on_after(index)
+        // A part that began before the old one ends would be read as a part of it.
+        if index < self.persisted { None } else { self.go_on_after(index) }
     }
 
     fn go_on_after(&mut self, index: u64) -> Option<Batch> {
