@@ -67,10 +67,7 @@ impl AtRest {
     /// The keys that are there already; writes nothing. Errors: see [`AesGcm::read`].
     pub fn present(&self) -> Result<Option<AesGcm>, EncryptionError> {
         match self {
-            Self::OwnKeys(path) => {
-                let text = files::read_optional(path).map_err(EncryptionError::File)?;
-                text.map(|text| AesGcm::parse(path, &text)).transpose()
-            }
+            Self::OwnKeys(path) => AesGcm::find(path),
             Self::GivenKeys(path) => AesGcm::read(path).map(Some),
             Self::Plain => Ok(None),
         }
@@ -96,22 +93,24 @@ impl AesGcm {
     /// Errors: anything but a well-formed file with at least one key; never a fresh key in place of a damaged file, which
     /// would make the stored secrets unreadable for good.
     pub fn open(path: &Path) -> Result<Self, EncryptionError> {
-        let text = match files::read_optional(path).map_err(EncryptionError::File)? {
-            Some(text) => text,
-            None => {
-                let text = render_new()?;
-                files::write_private(path, text.as_bytes()).map_err(EncryptionError::File)?;
-                text
-            }
-        };
+        if let Some(keys) = Self::find(path)? {
+            return Ok(keys);
+        }
+        let text = render_new()?;
+        files::write_private(path, text.as_bytes()).map_err(EncryptionError::File)?;
         Self::parse(path, &text)
+    }
+
+    /// Reads `path`, if it is there.
+    pub fn find(path: &Path) -> Result<Option<Self>, EncryptionError> {
+        let text = files::read_optional(path).map_err(EncryptionError::File)?;
+        text.map(|text| Self::parse(path, &text)).transpose()
     }
 
     /// Reads `path`, which must be there. Its first provider writes; it must speak of Secrets alone, because nothing else is
     /// ever sealed.
     pub fn read(path: &Path) -> Result<Self, EncryptionError> {
-        let text = files::read_optional(path).map_err(EncryptionError::File)?;
-        Self::parse(path, &text.ok_or_else(|| EncryptionError::Missing { path: path.to_owned() })?)
+        Self::find(path)?.ok_or_else(|| EncryptionError::Missing { path: path.to_owned() })
     }
 
     /// Reads what `path` holds.

@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Request, Response};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tonic::Code;
 use tonic::body::Body;
@@ -207,9 +207,14 @@ impl Call {
 
 /// The body of a request, whose messages are counted.
 pub(crate) struct CountedRequest<B> {
-    pub(crate) body: B,
-    pub(crate) call: Option<Call>,
-    pub(crate) heads: Heads,
+    body: B,
+    call: Option<Call>,
+    heads: Heads,
+}
+
+/// The request, whose messages are counted.
+pub(crate) fn count_request<B>(request: Request<B>, call: Option<Call>) -> Request<CountedRequest<B>> {
+    request.map(|body| CountedRequest { body, call, heads: Heads::default() })
 }
 
 impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for CountedRequest<B> {
@@ -318,7 +323,7 @@ struct Messages {
 
 /// How far a body is within a message or the bytes before it.
 #[derive(Debug, Default)]
-pub(crate) struct Heads {
+struct Heads {
     seen: u8,
     length: u32,
     /// Of the message, so much is still to come.

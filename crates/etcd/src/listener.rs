@@ -26,7 +26,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use crate::access::Caller;
 use crate::auth_service::AuthService;
 use crate::cluster_service::ClusterService;
-use crate::grpc_figures::{CountedRequest, Heads, count_response};
+use crate::grpc_figures::{CountedRequest, count_request, count_response};
 use crate::kv_service::KvService;
 use crate::lease_service::LeaseService;
 use crate::maintenance_service::MaintenanceService;
@@ -229,9 +229,8 @@ impl EtcdServer {
             return plain_http::answer(&self.member, method, uri.path(), uri.query()).await;
         }
         let path = request.uri().path().to_owned();
-        let call = self.member.counters.grpc.begin(&path, request.headers()).filter(|_| grpc);
-        let counted = call.clone();
-        let request = request.map(|body| CountedRequest { body, call: counted, heads: Heads::default() });
+        let call = if grpc { self.member.counters.grpc.begin(&path, request.headers()) } else { None };
+        let request = count_request(request, call.clone());
         count_response(self.answer_call(&path, request, grpc, common_name).await, call)
     }
 

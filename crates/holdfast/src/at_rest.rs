@@ -3,12 +3,12 @@
 //! Not here: a snapshot's content ([`crate::replacement::check_sealed`]).
 
 use apiserver::chain::Transformer as _;
-use apiserver::encryption::{AtRest, EncryptionError};
+use apiserver::encryption::{AesGcm, AtRest, EncryptionError};
 use bytes::Bytes;
 use store::{Kv, RangeRequest, key_after, prefix_end};
 
-use crate::replacement::{SEALED, provider_of};
-
+/// What every stored value begins with that is encrypted, by whatever provider.
+const SEALED: &[u8] = b"k8s:enc:";
 /// Nothing else is ever sealed.
 const SECRETS: &[u8] = b"/registry/secrets/";
 /// Bounds what is read at once.
@@ -29,9 +29,6 @@ pub enum SealedError {
 /// Refuses keys that leave a Secret closed. Reads what this member has; one that has just joined has its cluster's keys.
 pub async fn check_opens(kv: &dyn Kv, at_rest: &AtRest) -> Result<(), SealedError> {
     let keys = at_rest.present()?;
-    let is_closed = |key: &[u8], value: &Bytes| {
-        value.starts_with(SEALED) && keys.as_ref().is_none_or(|keys| keys.open(key, value.clone()).is_err())
-    };
     let mut from = Bytes::from_static(SECRETS);
     loop {
         let request = RangeRequest {
@@ -42,12 +39,23 @@ pub async fn check_opens(kv: &dyn Kv, at_rest: &AtRest) -> Result<(), SealedErro
             ..RangeRequest::default()
         };
         let page = kv.range(request).await?;
-        if let Some(closed) = page.kvs.iter().find(|kv| is_closed(&kv.key, &kv.value)) {
+        if let Some(closed) = page.kvs.iter().find(|kv| is_closed(keys.as_ref(), &kv.key, &kv.value)) {
             return Err(refusal(provider_of(&closed.value), at_rest));
         }
         let Some(last) = page.kvs.last().filter(|_| page.more) else { return Ok(()) };
         from = key_after(&last.key);
     }
+}
+
+/// Whether a stored value is encrypted and none of the keys opens it.
+pub fn is_closed(keys: Option<&AesGcm>, key: &[u8], value: &Bytes) -> bool {
+    value.starts_with(SEALED) && keys.is_none_or(|keys| keys.open(key, value.clone()).is_err())
+}
+
+/// `aesgcm:v1:key1` of `k8s:enc:aesgcm:v1:key1:...`.
+pub fn provider_of(value: &[u8]) -> String {
+    let fields: Vec<_> = value[SEALED.len()..].splitn(4, |byte| *byte == b':').take(3).collect();
+    String::from_utf8_lossy(&fields.join(&b':')).into_owned()
 }
 
 fn refusal(provider: String, at_rest: &AtRest) -> SealedError {

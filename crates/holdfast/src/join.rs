@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::CommandResult;
 use crate::cli::{MemberCommand, PlaceArgs};
-use crate::membership::{ENCRYPTION_FILE, SHARED_FILES};
+use crate::membership::{self, ENCRYPTION_FILE};
 use crate::server::ServerSettings;
 
 /// The place of this server in a cluster that it joined.
@@ -95,13 +95,13 @@ fn shared_files<'a>(
             return Err(JoinError::Network { flag, theirs: theirs.to_owned(), ours });
         }
     }
-    let keys = shared["files"][ENCRYPTION_FILE].as_str().map(|_| ENCRYPTION_FILE);
-    match (&settings.datastore.at_rest, keys) {
-        (AtRest::GivenKeys(_), Some(_)) => return Err(JoinError::OwnKeys),
-        (AtRest::OwnKeys(_) | AtRest::Plain, None) => return Err(JoinError::GivenKeys),
+    let sends_keys = shared["files"][ENCRYPTION_FILE].is_string();
+    match (&settings.datastore.at_rest, sends_keys) {
+        (AtRest::GivenKeys(_), true) => return Err(JoinError::OwnKeys),
+        (AtRest::OwnKeys(_) | AtRest::Plain, false) => return Err(JoinError::GivenKeys),
         _ => {}
     }
-    let names = SHARED_FILES.into_iter().chain(keys);
+    let names = membership::shared_files(sends_keys);
     Ok(names.map(|name| Some((name, shared["files"][name].as_str()?))).collect())
 }
 

@@ -24,7 +24,7 @@ pub const MEMBER_NAME: &str = "member.holdfast.internal";
 /// The keys that Secrets are encrypted with, below the data directory; none where a file with keys is given.
 pub const ENCRYPTION_FILE: &str = "encryption.yaml";
 /// What all servers have in common besides, below the data directory.
-pub const SHARED_FILES: [&str; 9] = [
+const SHARED_FILES: [&str; 9] = [
     "pki/ca.crt",
     "pki/ca.key",
     "pki/front-proxy-ca.crt",
@@ -35,6 +35,11 @@ pub const SHARED_FILES: [&str; 9] = [
     "pki/etcd-ca.key",
     "pki/sa.key",
 ];
+/// The names of what all servers share, with [`ENCRYPTION_FILE`] or without it.
+pub fn shared_files(with_encryption: bool) -> impl Iterator<Item = &'static str> {
+    SHARED_FILES.into_iter().chain(with_encryption.then_some(ENCRYPTION_FILE))
+}
+
 /// Between attempts to tell the cluster something of this member.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 /// For one change of the membership.
@@ -156,7 +161,7 @@ impl Membership {
 
     async fn bundle(&self) -> Result<Value, String> {
         let mut files = serde_json::Map::new();
-        for name in SHARED_FILES.into_iter().chain(self.own_keys.then_some(ENCRYPTION_FILE)) {
+        for name in shared_files(self.own_keys) {
             let text = tokio::fs::read_to_string(self.data_dir.join(name)).await;
             files.insert(name.to_owned(), text.map_err(|error| format!("{name}: {error}"))?.into());
         }

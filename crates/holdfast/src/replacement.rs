@@ -12,22 +12,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use apiserver::chain::Transformer as _;
 use apiserver::encryption::{AesGcm, EncryptionError};
 use apiserver::pki::files;
 use base::SystemClock;
 use serde_json::{Map, Value};
 use store::{Config, Content, NoPeers, RealDisk, Store};
 
+use crate::at_rest::{is_closed, provider_of};
 use crate::join::PLACE_FILE;
-use crate::membership::{ENCRYPTION_FILE, SHARED_FILES};
+use crate::membership::{ENCRYPTION_FILE, shared_files};
 
 pub const STORE: &str = "store";
 const FILLING: &str = "store.filling";
 const NEXT: &str = "store.next";
 const KEPT: &str = "before-restore";
-/// What every stored value begins with that is encrypted, by whatever provider.
-pub const SEALED: &[u8] = b"k8s:enc:";
 /// By so much the revision is moved ahead, see [`ahead_of`]: as etcd's documentation advises for Kubernetes, more than a week
 /// of 1,500 writes a second.
 const REVISION_BUMP: i64 = 1_000_000_000;
@@ -125,8 +123,7 @@ impl SharedKeys {
     /// Those of a data directory. Keys for Secrets are among them unless the servers are given a file with them.
     pub fn collect(data_dir: &Path) -> Result<Self, ReplacementError> {
         let mut found = Map::new();
-        let keys = data_dir.join(ENCRYPTION_FILE).exists().then_some(ENCRYPTION_FILE);
-        for name in SHARED_FILES.into_iter().chain(keys) {
+        for name in shared_files(data_dir.join(ENCRYPTION_FILE).exists()) {
             let path = data_dir.join(name);
             let text = std::fs::read_to_string(&path).map_err(|source| ReplacementError::File {
                 operation: "read",
@@ -148,7 +145,7 @@ impl SharedKeys {
         let bytes = std::fs::read(path).map_err(|source| ReplacementError::Open { path: path.to_owned(), source })?;
         match serde_json::from_slice(&bytes) {
             Ok(Value::Object(found))
-                if SHARED_FILES.iter().all(|name| found.get(*name).is_some_and(Value::is_string)) =>
+                if shared_files(false).all(|name| found.get(name).is_some_and(Value::is_string)) =>
             {
                 Ok(Self(found))
             }
@@ -166,8 +163,7 @@ impl SharedKeys {
 
     /// Every file that is among them, and its content.
     fn files(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let known = SHARED_FILES.into_iter().chain([ENCRYPTION_FILE]);
-        known.filter_map(|name| Some((name, self.text(name)?)))
+        shared_files(true).filter_map(|name| Some((name, self.text(name)?)))
     }
 
     /// Refuses a directory that has other keys already.
@@ -202,26 +198,15 @@ pub fn check_sealed(
     let opener = match (given, keys.and_then(|keys| keys.text(ENCRYPTION_FILE))) {
         (Some(given), _) => Some(AesGcm::read(given)?),
         (None, Some(text)) => Some(AesGcm::parse(&path, text)?),
-        (None, None) => files::read_optional(&path)?.map(|text| AesGcm::parse(&path, &text)).transpose()?,
+        (None, None) => AesGcm::find(&path)?,
     };
-    let is_closed = |key: &[u8], value: &bytes::Bytes| match &opener {
-        Some(opener) => opener.open(key, value.clone()).is_err(),
-        None => true,
-    };
-    let mut closed =
-        content.keys.iter().filter(|kv| kv.value.starts_with(SEALED)).filter(|kv| is_closed(&kv.key, &kv.value));
+    let mut closed = content.keys.iter().filter(|kv| is_closed(opener.as_ref(), &kv.key, &kv.value));
     let Some(first) = closed.next() else { return Ok(()) };
     Err(ReplacementError::Sealed {
         provider: provider_of(&first.value),
         count: 1 + closed.count(),
         place: given.unwrap_or(data_dir).to_owned(),
     })
-}
-
-/// `aesgcm:v1:key1` of `k8s:enc:aesgcm:v1:key1:...`.
-pub fn provider_of(value: &[u8]) -> String {
-    let fields: Vec<_> = value[SEALED.len()..].splitn(4, |byte| *byte == b':').take(3).collect();
-    String::from_utf8_lossy(&fields.join(&b':')).into_owned()
 }
 
 /// Puts the content beside the store in use, whole and durable, for the next [`adopt`].

@@ -121,25 +121,24 @@ impl Wal {
             Err(error) if is_full(&error) => return Err(WalError::Full(error)),
             Err(error) => return Err(broken("create", &name, error)),
         };
-        match file.append(&header.encode()) {
-            Err(error) if is_full(&error) => {
-                self.disk.remove(TEMPORARY).map_err(|error| broken("remove", &name, error))?;
-                return Err(WalError::Full(error));
-            }
-            other => other.map_err(|error| broken("write", &name, error))?,
-        }
+        file.append(&header.encode()).map_err(|error| self.unbegun("write", &name, error))?;
         file.sync().map_err(|error| broken("sync", &name, error))?;
-        match self.disk.rename(TEMPORARY, &name) {
-            // Its directory may need another block.
-            Err(error) if is_full(&error) => {
-                self.disk.remove(TEMPORARY).map_err(|error| broken("remove", &name, error))?;
-                return Err(WalError::Full(error));
-            }
-            other => other.map_err(|error| broken("rename", &name, error))?,
-        }
+        // Its directory may need another block.
+        self.disk.rename(TEMPORARY, &name).map_err(|error| self.unbegun("rename", &name, error))?;
         self.disk.sync_dir().map_err(|error| broken("sync the directory of", &name, error))?;
         self.next_segment += 1;
         Ok(Segment { file, name, salt: header.salt(), len: HEADER_LEN as u64, next_frame: 1 })
+    }
+
+    /// A segment without its name can't be made: on a full disk nothing of it is left.
+    fn unbegun(&self, operation: &'static str, name: &str, error: io::Error) -> WalError {
+        if !is_full(&error) {
+            return broken(operation, name, error);
+        }
+        match self.disk.remove(TEMPORARY) {
+            Ok(()) => WalError::Full(error),
+            Err(error) => broken("remove", name, error),
+        }
     }
 
     /// Takes (or keeps) the reserve of disk space. Fails if the disk is full.

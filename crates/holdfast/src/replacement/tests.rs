@@ -1,5 +1,6 @@
 //! Directories of an old and a new store -> the one that is in place, also after a crash between; content and keys -> whether a restore may go on.
 
+use apiserver::chain::Transformer as _;
 use bytes::Bytes;
 use store::KeyValue;
 
@@ -87,7 +88,7 @@ fn what_cannot_be_opened_is_refused_by_name() {
 fn keys_are_those_of_the_cluster_with_or_without_the_ones_for_secrets() {
     let (from, to) = (Place::new("keys-from"), Place::new("keys-to"));
     std::fs::create_dir(from.0.join("pki")).unwrap();
-    for name in SHARED_FILES {
+    for name in shared_files(false) {
         std::fs::write(from.0.join(name), name).unwrap();
     }
     let file = from.0.join("saved.keys");
