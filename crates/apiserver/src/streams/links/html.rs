@@ -291,7 +291,7 @@ fn rewrite_tag(tag: &[u8], links: &Links, out: &mut Vec<u8>) {
 /// Name and value (without quotes) of the attribute at or after `at`, which moves behind it.
 fn next_attribute(tag: &[u8], at: &mut usize) -> Option<(Range<usize>, Range<usize>)> {
     let skip = |from: usize, ends: &dyn Fn(u8) -> bool| {
-        tag[from..].iter().position(|byte| ends(*byte)).map_or(tag.len(), |length| from + length)
+        tag[from.min(tag.len())..].iter().position(|byte| ends(*byte)).map_or(tag.len(), |length| from + length)
     };
     let start = skip(*at, &|byte| !is_blank(byte) && byte != b'/');
     if tag.get(start).is_none_or(|byte| *byte == b'>') {
