@@ -213,9 +213,13 @@ fn derive_verb(method: &Method, content_type: &str, target: &Target, body: Value
     }
 }
 
+/// Watch events, deletions first, then in the order of resource versions: a client that has seen one has seen all before.
 fn differences(before: &[Value], now: &[Value]) -> Vec<u8> {
     let uid = |object: &Value| object["metadata"]["uid"].clone();
-    let mut lines = Vec::new();
+    let gone = before.iter().filter(|old| !now.iter().any(|object| uid(object) == uid(old)));
+    let mut lines: Vec<Value> = gone.map(|old| json!({ "type": "DELETED", "object": old })).collect();
+    let mut now: Vec<&Value> = now.iter().collect();
+    now.sort_by_key(|object| version(object));
     for object in now {
         match before.iter().find(|old| uid(old) == uid(object)) {
             None => lines.push(json!({ "type": "ADDED", "object": object })),
@@ -223,8 +227,6 @@ fn differences(before: &[Value], now: &[Value]) -> Vec<u8> {
             Some(_) => {}
         }
     }
-    let gone = before.iter().filter(|old| !now.iter().any(|object| uid(object) == uid(old)));
-    lines.extend(gone.map(|old| json!({ "type": "DELETED", "object": old })));
     lines.iter().flat_map(|line| format!("{line}\n").into_bytes()).collect()
 }
 

@@ -142,6 +142,11 @@ impl World {
         if self.refused.contains(&&*resource.plural) && !with_status {
             return Err("Forbidden");
         }
+        if key.name.is_empty()
+            && let Some(name) = object["metadata"]["name"].as_str()
+        {
+            key.name = name.to_owned();
+        }
         if key.name.is_empty() {
             self.named += 1;
             key.name = format!("{}{:05}", object["metadata"]["generateName"].as_str().unwrap_or_default(), self.named);
