@@ -1,7 +1,7 @@
 //! Runs seeds of the simulation on all processors: `cargo run --release -p store --example simulate -- FROM TO [SCENARIO]`.
 //!
 //! Prints every failing seed with what was found, and at the end how many there were; ends with exit code 1 if there is one. A
-//! single seed prints its figures. SCENARIO: `slow` (one slow disk), `long` (stuck for long), `returns` (power is lost when it is back), `cuts` (loss of power on all members), `lone` (of the only voter), `kills` (leaders are killed),
+//! single seed prints its figures. SCENARIO: `all` (faults; odd seeds with busy members and slow checkpoints), `slow` (one slow disk), `long` (stuck for long), `back` (and back slowly), `returns` (power is lost when it is back), `cuts` (loss of power on all members), `lone` (of the only voter), `kills` (leaders are killed),
 //! `hints` (false ones that they were), or a rule that is broken on purpose: `nosync`, `waits`, `votes`, `unvoted`, `acks`, `unwritten`, `cutleases`,
 //! `keptleases`, `silent` (watches), `damage` (that fits its checksum), `stuck` (disks that stay so).
 
@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use base::{Clock, SystemClock};
 use store::simulation::{
     Broken, Figures, run, run_cut_returns, run_false_hints, run_killed_leaders, run_lone_voter, run_long_stuck_disk,
-    run_power_cuts, run_slow_disk, sweep,
+    run_power_cuts, run_slow_disk, run_slow_return, run_unevenly, sweep,
 };
 
 /// Seeds between two looks at what was found.
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     let scenario = scenario(arguments.get(2).map_or("all", String::as_str));
     let (Some(from), Some(to), Some(scenario)) = (number(0), number(1), scenario) else {
         eprintln!(
-            "usage: simulate FROM TO [all|slow|long|returns|cuts|lone|kills|hints|nosync|waits|votes|unvoted|acks|unwritten|cutleases|keptleases|silent|damage|stuck]"
+            "usage: simulate FROM TO [all|slow|long|back|returns|cuts|lone|kills|hints|nosync|waits|votes|unvoted|acks|unwritten|cutleases|keptleases|silent|damage|stuck]"
         );
         return ExitCode::FAILURE;
     };
@@ -48,9 +48,10 @@ fn main() -> ExitCode {
 
 fn scenario(name: &str) -> Option<Scenario> {
     Some(match name {
-        "all" => |seed| run(seed, Broken::Nothing),
+        "all" => |seed| if seed % 2 == 0 { run(seed, Broken::Nothing) } else { run_unevenly(seed, Broken::Nothing) },
         "slow" => |seed| run_slow_disk(seed, Broken::Nothing),
         "long" => |seed| run_long_stuck_disk(seed, Broken::Nothing),
+        "back" => |seed| run_slow_return(seed, Broken::Nothing),
         "returns" => |seed| run_cut_returns(seed, Broken::Nothing),
         "unwritten" => |seed| run_cut_returns(seed, Broken::UnwrittenNotHeld),
         "cuts" => |seed| run_power_cuts(seed, Broken::Nothing),

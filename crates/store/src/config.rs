@@ -39,6 +39,9 @@ pub struct Config {
     /// So many entries may wait for this disk in memory, up to 128 MiB. From half of that on, what others have made durable is
     /// not written any more: the log begins anew, behind a checkpoint, when the disk is back.
     pub log_entries_waiting_max: u64,
+    /// What a log goes on with after its disk was stuck is written in pieces of so many bytes: a disk that is nearly full may have
+    /// room for one.
+    pub piece_bytes: usize,
     /// Disk space held back, so that deletes can be logged when the disk is full.
     pub reserve_bytes: u64,
     /// How often the store looks at its clock (leases, compaction, space).
@@ -73,6 +76,7 @@ impl Default for Config {
             checkpoint_log_bytes: 32 << 20,
             log_entries_kept: 20_000,
             log_entries_waiting_max: 400_000,
+            piece_bytes: 1 << 20,
             reserve_bytes: 64 << 20,
             tick_interval: Duration::from_millis(100),
         }

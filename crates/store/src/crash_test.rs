@@ -28,12 +28,11 @@ use crate::member::command_of;
 use crate::mvcc::State;
 use crate::peer::MemberInfo;
 use crate::proposal::ProposalId;
-use crate::record::{Record, decode_record, encode_command};
+use crate::record::{Batch, encode_command};
 use crate::recovery::{Recovered, recover};
 use crate::sim_disk::SimDisk;
 use crate::wal::Wal;
 use crate::watchers::Published;
-use crate::wire::Reader;
 
 const ME: Identity = Identity { cluster: 7, member: 1 };
 
@@ -150,7 +149,7 @@ impl Life {
         for output in self.driver.flush() {
             match output {
                 Output::Append(batch) => {
-                    note(&batch.records, oracle);
+                    note(&batch, oracle);
                     self.queue.push_back(LogRequest::Append(batch));
                 }
                 Output::HoldReserve => self.queue.push_back(LogRequest::HoldReserve),
@@ -206,12 +205,10 @@ impl Life {
 }
 
 /// Notes the entries of a batch.
-fn note(records: &[Vec<u8>], oracle: &mut Oracle) {
-    for record in records {
-        if let Ok(Record::Entry(entry)) = decode_record(&mut Reader(record), 0) {
-            assert_eq!(entry.index, oracle.given.len() as u64 + 2);
-            oracle.given.push(entry);
-        }
+fn note(batch: &Batch, oracle: &mut Oracle) {
+    for entry in &batch.entries {
+        assert_eq!(entry.index, oracle.given.len() as u64 + 2);
+        oracle.given.push(entry.clone());
     }
 }
 

@@ -85,7 +85,7 @@ impl LogWorker {
         let mut bytes = 0;
         let batches = self.queue.iter().take_while(|request| match request {
             LogRequest::Append(batch) if bytes < BATCH_BYTES => {
-                bytes += batch.records.iter().map(Vec::len).sum::<usize>();
+                bytes += batch.size();
                 true
             }
             _ => false,
@@ -101,9 +101,9 @@ impl LogWorker {
         }
         let began = self.clock.monotonic();
         let group: Vec<&Batch> = self.queue.iter().take(count).filter_map(LogRequest::batch).collect();
-        let (Some(first), Some(last)) = (group.first(), group.last()) else { return false };
-        let (entries, ticket) = (group.iter().map(|batch| batch.entries).sum(), last.ticket);
-        match self.wal.append(first.first_index, group.iter().flat_map(|batch| &batch.records)) {
+        let entries = group.iter().map(|batch| batch.entries.len() as u64).sum();
+        let Some(ticket) = group.iter().map(|batch| batch.ticket).max() else { return false };
+        match self.wal.append(&group) {
             Ok(bytes) => {
                 let took = self.clock.monotonic().saturating_sub(began);
                 report(LogReport::Durable { ticket, entries, bytes, took });

@@ -33,7 +33,7 @@ use crate::command::Command;
 use crate::peer::MemberChange;
 use crate::proposal::ProposalId;
 use crate::raft_log::RaftLog;
-use crate::record::{Batch, Vitals, decode_command, encode_entry, encode_vitals};
+use crate::record::{Batch, Vitals, decode_command};
 use crate::recovery::Recovered;
 
 /// Who was not heard of for so long is not up, as far as the leader knows. The library forgets at every election timeout whom
@@ -70,6 +70,7 @@ pub(crate) struct Member {
     undurable_entries: u64,
     undurable_bytes: usize,
     waiting_max: u64,
+    piece_bytes: usize,
     /// The newest step of the library.
     ticket: u64,
     left: Option<Left>,
@@ -189,6 +190,7 @@ impl Member {
             undurable_entries: 0,
             undurable_bytes: 0,
             waiting_max: config.log_entries_waiting_max,
+            piece_bytes: config.piece_bytes,
             ticket: 0,
             left: None,
             received: HashMap::new(),
@@ -219,7 +221,7 @@ impl Member {
     }
 
     /// What the next batch must say besides the entries.
-    pub(crate) fn vitals(&self) -> Vitals {
+    fn vitals(&self) -> Vitals {
         let hard_state = self.node.raft.hard_state();
         Vitals { term: hard_state.term, vote: hard_state.vote, commit: hard_state.commit, run: self.run }
     }
@@ -323,9 +325,10 @@ impl Member {
         if self.goes_on_behind_received(&message) {
             return;
         }
-        if self.is_congested() && message.get_msg_type() == MessageType::MsgAppend && !message.entries.is_empty() {
+        if !self.takes_in(&mut message) {
             return;
         }
+        self.keep_to_received(&message);
         // What doesn't fit is repeated or was overtaken by events.
         self.node.step(message).ok();
         self.scatter_timeout();
@@ -345,6 +348,19 @@ impl Member {
         message.log_term = entries.last().map_or(0, |entry| entry.term);
         message.index = committed;
         message.set_entries(rest.into());
+    }
+
+    /// Where too much waits for this disk, nothing more is taken in. What a message says of entries that are here is heard: that they
+    /// are committed may be what lets the member leave its log.
+    fn takes_in(&self, message: &mut Message) -> bool {
+        let is_append = message.get_msg_type() == MessageType::MsgAppend && !message.entries.is_empty();
+        if !is_append || !self.is_congested() {
+            return true;
+        }
+        let last = self.node.store().last();
+        let keep = message.entries.partition_point(|entry| entry.index <= last);
+        message.mut_entries().truncate(keep);
+        message.index <= last
     }
 
     fn step_local(&mut self, message: Message) -> bool {
@@ -409,7 +425,9 @@ impl Member {
     pub(crate) fn applied(&mut self, position: (u64, u64), conf_state: Option<ConfState>, is_alone: bool) {
         self.node.advance_apply_to(position.0);
         self.scatter_timeout();
-        let returns_after = self.left.as_ref().and_then(|left| left.returns_after).unwrap_or(u64::MAX);
+        let returns = self.left.as_ref().and_then(|left| left.returns.as_ref());
+        let (returns_after, bytes_max) =
+            returns.map_or((u64::MAX, KEPT_BYTES_FOR_OTHERS), |returns| (returns.after, returns.bytes_max));
         let needed = self.needed_after().min(returns_after);
         let kept_entries = self.kept_entries;
         let log = self.node.mut_store();
@@ -419,7 +437,7 @@ impl Member {
             log.trim(0, 0, returns_after);
         } else {
             log.trim(kept_entries, KEPT_BYTES, needed);
-            log.trim(usize::MAX, KEPT_BYTES_FOR_OTHERS, u64::MAX);
+            log.trim(usize::MAX, bytes_max, u64::MAX);
         }
     }
 
@@ -488,15 +506,14 @@ impl Member {
             effects.snapshot = Some((ticket, head.index));
         }
         self.node.mut_store().append(&entries);
-        if let (Some(left), Some(first)) = (&mut self.left, entries.first()) {
-            // What a deposed leader had proposed there is replaced.
-            left.index = left.index.min(first.index - 1);
+        if let Some(first) = entries.first() {
+            self.replaced_from(first.index);
         }
         let must_write = ready.must_sync();
         self.node.advance_append_async(ready);
         let undurable = self.note(ticket, &entries, snapshot, !must_write, held);
         if must_write && !self.has_left_log() {
-            effects.batch = Some(self.batch(ticket, &entries));
+            effects.batch = Some(self.batch(ticket, entries, self.node.store().last()));
         }
         if undurable.is_written && self.undurable.is_empty() && !self.holds_unwritten() {
             self.node.on_persist_ready(ticket);
@@ -506,6 +523,16 @@ impl Member {
             self.undurable.push_back(undurable);
         }
         Some(effects)
+    }
+
+    /// What a deposed leader had proposed from this position on is replaced: nobody waits for it any more.
+    fn replaced_from(&mut self, first: u64) {
+        if let Some(left) = &mut self.left {
+            left.index = left.index.min(first - 1);
+        }
+        for step in self.undurable.iter_mut().rev().take_while(|step| step.last.is_none_or(|last| last >= first)) {
+            step.last = step.last.map(|last| last.min(first - 1));
+        }
     }
 
     fn note(
@@ -524,20 +551,18 @@ impl Member {
         Undurable { ticket, last, entries: count, bytes, snapshot, is_written, messages }
     }
 
-    fn batch(&self, ticket: u64, entries: &[Entry]) -> Batch {
-        let end = self.left.as_ref().map_or(self.node.store().last(), |left| left.index);
+    /// What the log ends with at `end`. Behind that, the disk may have what a deposed leader had proposed: nothing is said of it.
+    fn batch(&self, ticket: u64, entries: Vec<Entry>, end: u64) -> Batch {
         let first_index = entries.first().map_or(end + 1, |entry| entry.index);
         let mut vitals = self.vitals();
-        // Behind the end of a log that was left, the disk may have what a deposed leader had proposed.
-        vitals.commit = vitals.commit.min(self.left.as_ref().map_or(u64::MAX, |left| left.index));
-        let mut records = vec![encode_vitals(&vitals)];
-        records.extend(entries.iter().map(encode_entry));
-        Batch { ticket, first_index, entries: entries.len() as u64, records }
+        vitals.commit = vitals.commit.min(end);
+        Batch { ticket, first_index, vitals, entries }
     }
 
     /// A batch that says nothing new: it measures the disk.
     pub(crate) fn probe(&self) -> Batch {
-        Batch { ticket: 0, ..self.batch(0, &[]) }
+        let end = self.left.as_ref().map_or(self.node.store().last(), |left| left.index);
+        self.batch(0, Vec::new(), end)
     }
 
     /// Everything up to this ticket is durable here. Returns the messages that waited for it.
@@ -649,8 +674,6 @@ mod tests {
     use crate::frame::Identity;
     use crate::mvcc::State;
     use crate::peer::MemberInfo;
-    use crate::record::{Record, decode_record};
-    use crate::wire::Reader;
 
     fn member(me: u64, voters: &[u64]) -> Member {
         let members: Vec<_> = voters.iter().map(|id| MemberInfo { id: *id, ..MemberInfo::default() }).collect();
@@ -826,26 +849,164 @@ mod tests {
     #[test]
     fn a_log_that_was_left_goes_on_where_it_was_or_behind_a_checkpoint() {
         let confirmed = |member: &mut Member, batch: &Batch| {
-            assert_eq!(member.unconfirmed().unwrap().1, batch.first_index + batch.entries - 1);
+            assert_eq!(member.unconfirmed().unwrap().1, batch.entries.last().unwrap().index);
             member.durable(batch.ticket).iter().map(|message| message.index).collect::<Vec<_>>()
         };
         let mut member = with_a_log_that_was_left(70);
-        let probed = &member.probe().records[0];
-        let Ok(Record::Vitals(vitals)) = decode_record(&mut Reader(probed), 0) else { panic!("{probed:?}") };
-        assert_eq!((vitals.commit, member.positions().committed), (59, 70), "of what the disk has");
-        let batch = member.return_at_once().unwrap();
-        assert_eq!((batch.first_index, batch.entries), (60, 11));
-        assert_eq!((confirmed(&mut member, &batch), member.persisted()), (vec![70], 70));
+        assert_eq!((member.probe().vitals.commit, member.positions().committed), (59, 70), "of what the disk has");
+        let [batch] = &member.return_at_once().unwrap()[..] else { panic!("one piece") };
+        assert_eq!((batch.first_index, batch.entries.len()), (60, 11));
+        assert_eq!((confirmed(&mut member, batch), member.persisted()), (vec![70], 70));
 
         let mut member = with_a_log_that_was_left(300);
         assert!(member.return_at_once().is_none(), "entry 60 is gone from memory");
-        member.prepare_return(300);
+        member.prepare_return(300, 0);
         member.step(append(300, &[301]));
         drain(&mut member);
-        assert!(member.return_to_log(299).is_none(), "another checkpoint");
-        let batch = member.return_to_log(300).unwrap();
-        assert_eq!((batch.first_index, batch.entries), (301, 1));
-        assert_eq!((confirmed(&mut member, &batch), member.persisted()), (vec![301], 301));
+        assert!(member.return_to_log(299).is_none() && member.returns_after(300), "another checkpoint");
+        let [batch] = &member.return_to_log(300).unwrap()[..] else { panic!("one piece") };
+        assert_eq!((batch.first_index, batch.entries.len()), (301, 1));
+        assert_eq!((confirmed(&mut member, batch), member.persisted()), (vec![301], 301));
+    }
+
+    /// First index, number of entries and commitment of each, and whether it is reported.
+    fn shape(batches: &[Batch]) -> Vec<(u64, usize, u64, bool)> {
+        let shape = |batch: &Batch| (batch.first_index, batch.entries.len(), batch.vitals.commit, batch.ticket > 0);
+        batches.iter().map(shape).collect()
+    }
+
+    #[test]
+    fn what_is_committed_behind_its_checkpoint_does_not_fill_a_member() {
+        let mut member = with_a_log_that_was_left(300);
+        member.prepare_return(300, 0);
+        for index in 301..500 {
+            member.step(append(index, &[index]));
+            drain(&mut member);
+        }
+        // Nobody knows yet that these are committed.
+        member.step(append(499, &[500]));
+        member.step(append(499, &[501]));
+        assert_eq!(drain(&mut member).1, [0; 0]);
+        let batches = member.return_to_log(300).unwrap();
+        assert_eq!(shape(&batches), [(301, 199, 499, true), (500, 2, 499, true)]);
+        assert!(!member.is_congested() && !member.leave_log());
+        member.step(append(502, &[502]));
+        let (tickets, applied, _) = drain(&mut member);
+        assert_eq!(applied, [500, 501, 502]);
+        // Each is confirmed when it is durable.
+        assert_eq!((member.durable(batches[0].ticket).len(), member.persisted()), (0, 499));
+        assert_eq!(member.durable(batches[1].ticket).iter().map(|message| message.index).collect::<Vec<_>>(), [501]);
+        assert_eq!(member.persisted(), 501);
+        assert_eq!(member.durable(tickets[0])[0].index, 502);
+    }
+
+    #[test]
+    fn a_member_that_takes_nothing_more_hears_what_is_committed() {
+        let mut member = member(1, &[1, 2, 3]);
+        let all: Vec<u64> = (2..=110).collect();
+        member.step(append(1, &all));
+        assert_eq!(drain(&mut member).1, [0; 0]);
+        assert!(member.is_congested() && !member.leave_log());
+        member.step(append(111, &[110, 111]));
+        assert_eq!(drain(&mut member).1.last(), Some(&110), "entry 111 was not taken");
+        member.step(append(112, &[112]));
+        assert_eq!(drain(&mut member), (vec![], vec![], vec![]));
+        assert!(member.leave_log() && !member.is_congested());
+        member.step(append(111, &[111]));
+        assert_eq!(drain(&mut member), (vec![], vec![111], vec![]));
+    }
+
+    #[test]
+    fn a_log_goes_on_with_pieces_of_which_the_last_is_reported() {
+        let mut member = with_a_log_that_was_left(60);
+        for index in 61..65 {
+            let mut large = append(index, &[index]);
+            large.mut_entries()[0].data = vec![0; 700 << 10].into();
+            member.step(large);
+            drain(&mut member);
+        }
+        let batches = member.return_at_once().unwrap();
+        assert_eq!(shape(&batches), [(60, 3, 62, false), (63, 2, 64, true)]);
+        assert_eq!((member.durable(0).len(), member.persisted()), (0, 59));
+        member.durable(batches[1].ticket);
+        assert_eq!(member.persisted(), 64);
+    }
+
+    /// On the disk, behind where the log goes on, is what a deposed leader had proposed: nothing that is written first may say
+    /// that it is committed.
+    #[test]
+    fn a_log_that_goes_on_says_of_no_entry_that_it_is_committed_before_it_is_there() {
+        let mut member = member(1, &[1, 2, 3]);
+        let all: Vec<u64> = (2..=60).collect();
+        member.step(append(60, &all));
+        drain(&mut member);
+        member.step(append(60, &[61, 62, 63]));
+        let (tickets, ..) = drain(&mut member);
+        assert!(member.leave_log());
+        let of_term_3 = |commit, prev: (u64, u64), entries: &[u64]| {
+            let mut message = append(commit, entries);
+            (message.from, message.term, message.index, message.log_term) = (3, 3, prev.0, prev.1);
+            message.mut_entries().iter_mut().for_each(|entry| entry.term = 3);
+            message
+        };
+        let mut heartbeat = Message { from: 3, to: 1, term: 3, commit: 60, ..Message::default() };
+        heartbeat.set_msg_type(MessageType::MsgHeartbeat);
+        member.step(heartbeat);
+        drain(&mut member);
+        let all: Vec<u64> = (61..=70).collect();
+        member.step(of_term_3(60, (60, 2), &all));
+        drain(&mut member);
+        member.step(of_term_3(65, (70, 3), &[71]));
+        drain(&mut member);
+        member.durable(*tickets.last().unwrap());
+        let batches = member.return_at_once().unwrap();
+        assert_eq!((batches[0].first_index, batches[0].vitals.commit), (61, 65));
+        assert!(batches[0].entries.iter().any(|entry| entry.index == 65), "{batches:?}");
+    }
+
+    #[test]
+    fn what_a_deposed_leader_had_proposed_is_not_waited_for() {
+        let mut member = member(1, &[1, 2, 3]);
+        member.step(append(1, &[2, 3, 4, 5, 6]));
+        let (first, ..) = drain(&mut member);
+        let mut newer = append(3, &[3]);
+        (newer.from, newer.term, newer.log_term) = (3, 3, 2);
+        newer.mut_entries()[0].term = 3;
+        member.step(newer);
+        assert_eq!(drain(&mut member).1, [2, 3], "the others have made them durable");
+        member.durable(first[0]);
+        assert_eq!(member.persisted(), 2);
+    }
+
+    #[test]
+    fn a_leader_goes_on_behind_what_a_member_has_received() {
+        let mut member = member(1, &[1, 2, 3]);
+        member.campaign();
+        member.tick(false);
+        let mut answer = Message { from: 2, to: 1, term: 2, ..Message::default() };
+        for kind in [MessageType::MsgRequestPreVoteResponse, MessageType::MsgRequestVoteResponse] {
+            answer.set_msg_type(kind);
+            member.step(answer.clone());
+            let tickets = drain(&mut member).0;
+            tickets.iter().for_each(|ticket| drop(member.durable(*ticket)));
+        }
+        assert!(member.is_leader());
+        let confirm = |member: &mut Member, index| {
+            let mut message = Message { from: 3, to: 1, term: 2, index, ..Message::default() };
+            message.set_msg_type(MessageType::MsgAppendResponse);
+            member.step(message);
+        };
+        confirm(&mut member, 2);
+        assert!(member.propose((0..20).map(|_| entry()).collect()));
+        drain(&mut member);
+        member.received(3, (2, 22));
+        member.report_unreachable(3);
+        drain(&mut member);
+        confirm(&mut member, 5);
+        assert!(member.propose(vec![entry()]));
+        let sent: Vec<_> = std::iter::from_fn(|| member.take_effects()).flat_map(|effects| effects.messages).collect();
+        let to_it = sent.iter().filter(|message| message.to == 3 && !message.entries.is_empty());
+        assert_eq!(to_it.map(|message| message.index).collect::<Vec<_>>(), [22]);
     }
 
     #[test]

@@ -82,7 +82,8 @@ impl RaftLog {
     }
 }
 
-fn weight(entry: &Entry) -> usize {
+/// What an entry counts for, in bytes.
+pub(crate) fn weight(entry: &Entry) -> usize {
     entry.data.len() + entry.context.len() + ENTRY_OVERHEAD
 }
 

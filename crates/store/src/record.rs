@@ -7,6 +7,7 @@ use bytes::Bytes;
 use raft::eraftpb::{Entry, EntryType};
 
 use crate::command::Command;
+use crate::raft_log::weight;
 use crate::wire::{Malformed, Reader, Writer};
 
 /// What the log holds.
@@ -34,29 +35,40 @@ pub(crate) struct Vitals {
 /// Records to be made durable together.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    /// Number under which the log reports it; ascending.
+    /// Number under which the log reports it; ascending, or 0.
     pub(crate) ticket: u64,
     /// Index of the first entry, or where the next one would be.
     pub(crate) first_index: u64,
-    pub(crate) entries: u64,
-    pub(crate) records: Vec<Vec<u8>>,
+    pub(crate) vitals: Vitals,
+    pub(crate) entries: Vec<Entry>,
 }
 
-pub(crate) fn encode_entry(entry: &Entry) -> Vec<u8> {
-    let mut w = Writer(Vec::with_capacity(entry.data.len() + entry.context.len() + 32));
+impl Batch {
+    /// What it takes in the log, in bytes; about.
+    pub(crate) fn size(&self) -> usize {
+        self.entries.iter().map(weight).sum()
+    }
+
+    /// The log's thread does this: the driver has more to do.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        let mut w = Writer(std::mem::take(out));
+        encode_vitals(&self.vitals, &mut w);
+        self.entries.iter().for_each(|entry| encode_entry(entry, &mut w));
+        *out = w.0;
+    }
+}
+
+fn encode_entry(entry: &Entry, w: &mut Writer) {
     w.number(1);
     w.number(entry.index);
     w.number(entry.term);
     w.flag(entry.get_entry_type() != EntryType::EntryNormal);
     w.bytes(&entry.context);
     w.bytes(&entry.data);
-    w.0
 }
 
-pub(crate) fn encode_vitals(vitals: &Vitals) -> Vec<u8> {
-    let mut w = Writer::default();
+fn encode_vitals(vitals: &Vitals, w: &mut Writer) {
     [2, vitals.term, vitals.vote, vitals.commit, vitals.run].into_iter().for_each(|n| w.number(n));
-    w.0
 }
 
 pub(crate) fn encode_command(command: &Command) -> Vec<u8> {
@@ -144,7 +156,6 @@ mod tests {
     #[test]
     fn every_kind_of_record_is_read_as_it_was_written() {
         let vitals = Vitals { term: 3, vote: 4, commit: 5, run: 6 };
-        let mut batch = encode_vitals(&vitals);
         let entry = |n: usize, command: &Command| {
             let data = encode_command(command).into();
             let mut entry = Entry { index: n as u64 + 1, term: 2, data, context: "id".into(), ..Entry::default() };
@@ -153,10 +164,10 @@ mod tests {
             }
             entry
         };
-        for (n, command) in commands().iter().enumerate() {
-            batch.extend(encode_entry(&entry(n, command)));
-        }
-        let mut r = Reader(&batch);
+        let entries = commands().iter().enumerate().map(|(n, command)| entry(n, command)).collect();
+        let mut bytes = Vec::new();
+        Batch { vitals, entries, ..Batch::default() }.encode(&mut bytes);
+        let mut r = Reader(&bytes);
         assert_eq!(decode_record(&mut r, 1), Ok(Record::Vitals(vitals)));
         assert_eq!(decode_record(&mut r, 1), Ok(Record::Skipped(1, 2)));
         for (n, command) in commands().into_iter().enumerate().skip(1) {

@@ -9,6 +9,7 @@
 //! A seed decides everything; the same seed does the same again. [`run`] throws all faults at a cluster and checks that it is
 //! linearizable, loses nothing, keeps leases, delivers watches whole and comes back when the faults end. [`run_slow_disk`]
 //! checks that one slow or stuck disk of three is not noticed, [`run_long_stuck_disk`] that neither is one that is stuck for long,
+//! [`run_slow_return`] nor one that comes back slowly,
 //! [`run_power_cuts`] and [`run_lone_voter`] that nothing depends on a disk that has not answered, [`run_killed_leaders`] that a killed leader is followed soon, [`run_false_hints`] that one that lives is not. There are negative controls ([`Broken`]) that they must catch.
 //!
 //! Reading order: `world`, `node`, `clients`, `watcher`, `faults`, `rot` (damage), `peace` (the end of a run), `oracle`.
@@ -83,17 +84,34 @@ pub struct Figures {
 /// All faults at once for some simulated seconds, then peace, in which everything must work again. `Err`: what an oracle found,
 /// with the time.
 pub fn run(seed: u64, broken: Broken) -> Result<Figures, String> {
+    guarded(|| with_all_faults(seed, broken, |_, _| {}))
+}
+
+/// The same, with members that are busy and checkpoints that take up to two seconds.
+pub fn run_unevenly(seed: u64, broken: Broken) -> Result<Figures, String> {
     guarded(|| {
-        let mut rng = SeededRng::new(seed);
-        let members = [1, 3, 3, 3, 5][rng.below(5) as usize];
-        let mut world = World::new(seed, members, broken);
-        world.bound_waiting([400_000, 40, 10]);
-        world.faults.enabled = true;
-        world.run_for(Duration::from_secs(7))?;
-        world.make_peace();
-        world.settle(Duration::from_secs(20))?;
-        world.finish()
+        with_all_faults(seed, broken, |world, rng| {
+            world.checkpoint_max = Duration::from_millis([20, 200, 2000][rng.below(3) as usize]);
+            world.are_busy = world.checkpoint_max < Duration::from_millis(100) || rng.below(2) == 0;
+        })
     })
+}
+
+fn with_all_faults(
+    seed: u64,
+    broken: Broken,
+    prepare: impl FnOnce(&mut World, &mut SeededRng),
+) -> Result<Figures, String> {
+    let mut rng = SeededRng::new(seed);
+    let members = [1, 3, 3, 3, 5][rng.below(5) as usize];
+    let mut world = World::new(seed, members, broken);
+    world.bound_waiting([400_000, 40, 10]);
+    prepare(&mut world, &mut rng);
+    world.faults.enabled = true;
+    world.run_for(Duration::from_secs(7))?;
+    world.make_peace();
+    world.settle(Duration::from_secs(20))?;
+    world.finish()
 }
 
 /// Three members whose clients write and read without a pause. `waiting`: how many entries may wait for a disk, by seed.
@@ -161,6 +179,45 @@ pub fn run_long_stuck_disk(seed: u64, broken: Broken) -> Result<Figures, String>
     })
 }
 
+/// Three members, and the disk of one is stuck, comes back slow, and is stuck again, while its checkpoints take seconds and the leader
+/// is told all the time that messages to it were lost. Nobody may notice, and when the disk is well, that member must be as
+/// good as any: another one is lost, and writes go on. `Err`: what an oracle found.
+pub fn run_slow_return(seed: u64, broken: Broken) -> Result<Figures, String> {
+    guarded(|| {
+        let mut rng = SeededRng::new(seed ^ 0x510);
+        let mut world = in_steady_use(seed, broken, [200, 120, 80])?;
+        let slow = 1 + seed % 3;
+        world.checkpoint_max = Duration::from_secs(3);
+        world.slow_down(slow, Duration::MAX);
+        world.run_for(Duration::from_secs(1))?;
+        world.expect_speed(Some(Duration::from_millis(60)));
+        for _ in 0..8 {
+            let delay = [Duration::MAX, Duration::from_millis(800), Duration::from_millis(30)][rng.below(3) as usize];
+            world.slow_down(slow, delay);
+            for _ in 0..1 + rng.below(10) {
+                world.schedule(Duration::ZERO, Event::Unreachable { to: world.leader(), id: slow });
+                world.run_for(Duration::from_millis(20 + rng.below(300)))?;
+            }
+        }
+        if world.figures.snapshots > 0 {
+            return Err(format!("{} snapshots", world.figures.snapshots));
+        }
+        world.slow_down(slow, Duration::from_millis(1));
+        world.run_for(Duration::from_secs(4))?;
+        world.expect_speed(None);
+        let leader = world.leader();
+        let lost = (1..=3).find(|id| ![slow, leader].contains(id)).unwrap_or(leader);
+        world.crash(lost, Duration::from_secs(4));
+        world.run_for(Duration::from_secs(1))?;
+        world.expect_speed(Some(Duration::from_millis(60)));
+        world.run_for(Duration::from_secs(2))?;
+        world.expect_speed(None);
+        world.make_peace();
+        world.settle(Duration::from_secs(12))?;
+        world.finish()
+    })
+}
+
 /// Three members; a disk that was stuck for long comes back, and its member loses power before its log goes on. Or another disk gets
 /// slow just then, all lose power, and the leader, who alone has everything, comes back last. `Err`: what an oracle found.
 pub fn run_cut_returns(seed: u64, broken: Broken) -> Result<Figures, String> {
@@ -168,6 +225,7 @@ pub fn run_cut_returns(seed: u64, broken: Broken) -> Result<Figures, String> {
         let mut rng = SeededRng::new(seed ^ 0x5ee);
         let mut world = World::new(seed, 3, broken);
         world.bound_waiting([200, 120, 80]);
+        world.checkpoint_max = Duration::from_millis([20, 300][(seed % 2) as usize]);
         world.run_for(Duration::from_secs(3))?;
         world.clients.purpose = Purpose::Steady;
         for _ in 0..6 {

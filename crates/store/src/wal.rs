@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::disk::{Disk, DiskFile, is_full};
 use crate::frame::{FileKind, HEADER_LEN, Header, Identity, write_frame};
+use crate::record::Batch;
 
 /// Name of a segment whose header is not durable yet.
 const TEMPORARY: &str = "wal.tmp";
@@ -70,25 +71,18 @@ impl Wal {
         self.current = None;
     }
 
-    /// Makes one batch durable: `records` concatenated, whose first entry is `first_index`. Returns the bytes written.
-    pub(crate) fn append<'a>(
-        &mut self,
-        first_index: u64,
-        records: impl IntoIterator<Item = &'a Vec<u8>>,
-    ) -> Result<u64, WalError> {
+    /// Makes batches durable, in one frame. Returns the bytes written.
+    pub(crate) fn append(&mut self, batches: &[&Batch]) -> Result<u64, WalError> {
         if self.broken {
             return Err(broken("append to", "(broken before)", io::Error::other("an earlier write or sync failed")));
         }
-        let result = self.try_append(first_index, records);
+        let result = self.try_append(batches);
         self.broken = matches!(result, Err(WalError::Broken { .. }));
         result
     }
 
-    fn try_append<'a>(
-        &mut self,
-        first_index: u64,
-        records: impl IntoIterator<Item = &'a Vec<u8>>,
-    ) -> Result<u64, WalError> {
+    fn try_append(&mut self, batches: &[&Batch]) -> Result<u64, WalError> {
+        let Some(first_index) = batches.first().map(|batch| batch.first_index) else { return Ok(0) };
         let mut segment = match self.current.take() {
             Some(segment) if segment.len < self.segment_bytes => segment,
             full => match self.begin_segment(first_index) {
@@ -101,9 +95,7 @@ impl Wal {
         };
         self.buffer.clear();
         write_frame(&mut self.buffer, segment.salt, segment.next_frame, |out| {
-            for record in records {
-                out.extend_from_slice(record);
-            }
+            batches.iter().for_each(|batch| batch.encode(out));
         });
         let result = segment.append(&self.buffer);
         self.current = Some(segment);

@@ -1,11 +1,13 @@
 //! Some thousand seeds of the simulation for every change; `cargo run -p store --example simulate -- FROM TO` runs more of them.
 //! The negative controls break a rule on purpose: the same oracles must notice.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::ops::Range;
 
 use store::simulation::{
     Broken, Figures, run, run_cut_returns, run_false_hints, run_killed_leaders, run_lone_voter, run_long_stuck_disk,
-    run_power_cuts, run_slow_disk, sweep,
+    run_power_cuts, run_slow_disk, run_slow_return, run_unevenly, sweep,
 };
 
 /// These seeds, on all processors.
@@ -22,7 +24,8 @@ fn caught(seeds: Range<u64>, broken: Broken, scenario: impl Fn(u64, Broken) -> R
 
 #[test]
 fn a_cluster_survives_all_faults_at_once() {
-    all_pass(0..2400, run);
+    all_pass(0..1400, run);
+    all_pass(0..1000, run_unevenly);
 }
 
 /// Seeds that found something. 104366: two voters, both to be removed, handed leadership over to each other without end. 105977: a
@@ -47,6 +50,14 @@ fn one_slow_disk_of_three_is_not_noticed() {
 #[test]
 fn a_disk_that_is_stuck_for_long_is_not_noticed_and_counts_again_when_it_is_back() {
     all_pass(0..9, run_long_stuck_disk);
+}
+
+#[test]
+fn a_disk_that_comes_back_slowly_is_not_noticed_either() {
+    all_pass(0..28, run_slow_return);
+    let logs_began_anew: u64 = (0..4).map(|seed| run_slow_return(seed, Broken::Nothing).unwrap().returns).sum();
+    assert!(logs_began_anew > 0);
+    caught(0..2, Broken::ApplicationWaits, run_slow_return);
 }
 
 #[test]

@@ -195,16 +195,18 @@ impl Driver {
         if !self.member.has_left_log() || !self.write_since.is_empty() || self.stopping.is_some() {
             return;
         }
-        if let Some(batch) = self.member.return_at_once() {
+        if let Some(batches) = self.member.return_at_once() {
             tracing::info!("this disk is back: its log goes on");
-            return self.append(batch);
+            return batches.into_iter().for_each(|batch| self.append(batch));
         }
         let is_free = self.checkpoint.covered.is_none() && self.clock.monotonic() >= self.checkpoint.not_before;
         if !is_free || !self.member.has_left_log() {
             return;
         }
         let state = self.machine.state().clone();
-        self.member.prepare_return(state.index);
+        // A larger state takes longer to write, and its machine has more room.
+        let kept_bytes = usize::try_from(state.total_bytes / 2).unwrap_or(usize::MAX);
+        self.member.prepare_return(state.index, kept_bytes);
         self.checkpoint.waiting = None;
         let covered = self.checkpoint.covering(&state);
         self.begin_checkpoint(state, covered);
@@ -257,10 +259,17 @@ impl Driver {
                 self.checkpoint.seconds.observe(took.as_secs_f64());
                 // The batch is of one moment: what was said since the last step must not be in its vitals alone.
                 self.take_effects();
-                if let Some(batch) = self.member.return_to_log(index) {
+                let is_awaited = self.member.returns_after(index);
+                if let Some(batches) = self.member.return_to_log(index) {
                     tracing::info!(index, "this disk is back: its log begins anew behind a checkpoint");
                     self.outbox.push(Output::RestartLog);
-                    self.append(batch);
+                    batches.into_iter().for_each(|batch| self.append(batch));
+                } else if is_awaited {
+                    tracing::warn!(
+                        ?took,
+                        "while this disk took a checkpoint, more was written than is kept for its log, and another one \
+                         is begun: until the disk is as fast as the writes, the cluster works without it"
+                    );
                 }
             }
             CheckpointReport::Failed { reason } => {

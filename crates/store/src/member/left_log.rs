@@ -8,12 +8,16 @@
 
 use std::ops::Range;
 
-use raft::eraftpb::Message;
+use raft::eraftpb::{Entry, Message};
 use raft::{GetEntriesContext, Storage as _};
 
 use super::elections::votes_of;
-use super::{Member, UNDURABLE_BYTES_MAX, Undurable, is_acknowledgement, without_outdated};
+use super::{KEPT_BYTES_FOR_OTHERS, Member, UNDURABLE_BYTES_MAX, Undurable, is_acknowledgement, without_outdated};
+use crate::raft_log::weight;
 use crate::record::Batch;
+
+/// So much of what comes after a checkpoint may be kept for a log that waits for it.
+const KEPT_BYTES_FOR_RETURN: usize = 1 << 30;
 
 /// The log on this disk ends, or will end once the disk is back, with a step of some time ago.
 pub(super) struct Left {
@@ -21,10 +25,20 @@ pub(super) struct Left {
     pub(super) ticket: u64,
     /// The last entry on the disk that is still part of the log.
     pub(super) index: u64,
+    /// The last entry that the disk has or will get, part of the log or not.
+    end: u64,
     /// The newest acknowledgement of what is not written.
     pub(super) acknowledgement: Option<Message>,
-    /// A checkpoint as of this position is being written: the log will go on behind it.
-    pub(super) returns_after: Option<u64>,
+    /// A checkpoint is being written: the log will go on behind it.
+    pub(super) returns: Option<Return>,
+}
+
+/// How a log that was left will go on.
+pub(super) struct Return {
+    /// Behind this position.
+    pub(super) after: u64,
+    /// So many bytes of what comes after it are kept for it.
+    pub(super) bytes_max: usize,
 }
 
 impl Member {
@@ -58,13 +72,13 @@ impl Member {
         self.undurable_entries -= entries;
         self.undurable_bytes -= bytes;
         let index = self.node.store().last();
-        self.left = Some(Left { ticket: self.ticket, index, acknowledgement: None, returns_after: None });
+        self.left = Some(Left { ticket: self.ticket, index, end: index, acknowledgement: None, returns: None });
         true
     }
 
     /// The disk is back, with everything that was given to it. If nothing is missing between the log there and the one in
-    /// memory, it goes on with this batch. Others may count on what the disk has, so the batch begins right behind it.
-    pub(crate) fn return_at_once(&mut self) -> Option<Batch> {
+    /// memory, it goes on with these batches. Others may count on what the disk has, so they begin right behind it.
+    pub(crate) fn return_at_once(&mut self) -> Option<Vec<Batch>> {
         // Nothing was left out.
         self.left.take_if(|left| left.ticket == self.ticket);
         let index = self.left.as_ref()?.index;
@@ -72,33 +86,84 @@ impl Member {
     }
 
     /// The same, but something is missing, and a checkpoint as of this position is being written: what comes after it is kept
-    /// until the log goes on.
-    pub(crate) fn prepare_return(&mut self, index: u64) {
+    /// until the log goes on, up to so many bytes.
+    pub(crate) fn prepare_return(&mut self, index: u64, bytes_max: usize) {
         if let Some(left) = &mut self.left {
-            left.returns_after = Some(index);
+            left.returns =
+                Some(Return { after: index, bytes_max: bytes_max.clamp(KEPT_BYTES_FOR_OTHERS, KEPT_BYTES_FOR_RETURN) });
         }
+    }
+
+    /// The log waits for the checkpoint as of this position.
+    pub(crate) fn returns_after(&self, index: u64) -> bool {
+        self.left.as_ref().and_then(|left| left.returns.as_ref()).is_some_and(|announced| announced.after == index)
     }
 
     /// A checkpoint as of `index` is durable. If [`Self::prepare_return`] announced it, the log goes on behind it: what is to be
     /// written. `None`: it was another one, or what comes after it is gone, and one more is needed.
-    pub(crate) fn return_to_log(&mut self, index: u64) -> Option<Batch> {
-        self.left.as_mut()?.returns_after.take_if(|announced| *announced == index)?;
+    pub(crate) fn return_to_log(&mut self, index: u64) -> Option<Vec<Batch>> {
+        let left = self.left.as_mut()?;
+        left.returns.take_if(|announced| announced.after == index)?;
         // A part that began before the old one ends would be read as a part of it.
-        if index < self.persisted { None } else { self.go_on_after(index) }
+        if index < self.persisted.max(left.end) { None } else { self.go_on_after(index) }
     }
 
-    fn go_on_after(&mut self, index: u64) -> Option<Batch> {
+    /// What is known to be committed is a step of its own, which is bounded already and does not count for what may wait. The
+    /// rest is acknowledged to the library when it is committed.
+    fn go_on_after(&mut self, index: u64) -> Option<Vec<Batch>> {
         let log = self.node.store();
-        let entries = log.entries(index + 1, log.last() + 1, None, GetEntriesContext::empty(false)).ok()?;
+        let last = log.last().max(index);
+        let mut entries = log.entries(index + 1, last + 1, None, GetEntriesContext::empty(false)).ok()?;
         let unwritten = self.unwritten_from();
+        // Of the steps, these wait for others.
+        let waiting = self.undurable.get(unwritten.max(self.acknowledged)).map(|step| step.ticket);
         self.forget_steps(unwritten..self.undurable.len());
         let left = self.left.take()?;
-        let messages = left.acknowledgement.filter(|message| message.term == self.term()).into_iter().collect();
-        let batch = Batch { first_index: index + 1, ..self.batch(self.ticket, &entries) };
-        let mut step = self.note(self.ticket, &entries, None, false, messages);
-        step.last = Some(index.max(self.node.store().last()));
-        self.undurable.push_back(step);
-        Some(batch)
+        let mut message = left.acknowledgement.filter(|message| message.term == self.term());
+        let mut batches = Vec::new();
+        // Tickets up to here are acknowledged, and the disk has not had all of them.
+        let acknowledged = waiting.map_or(self.ticket, |ticket| ticket - 1);
+        let log = &self.node.raft.raft_log;
+        let told = if waiting.is_some() { log.persisted.min(log.committed).clamp(index, last) } else { last };
+        if acknowledged > left.ticket && told > index {
+            let rest = entries.split_off(usize::try_from(told - index).unwrap_or(usize::MAX));
+            let said = message.take_if(|message| message.index <= told);
+            self.acknowledged += usize::from(self.acknowledged == self.undurable.len());
+            self.undurable.push_back(Undurable {
+                ticket: acknowledged,
+                last: Some(told),
+                entries: 0,
+                bytes: 0,
+                snapshot: None,
+                is_written: false,
+                messages: said.into_iter().collect(),
+            });
+            batches.extend(self.pieces(std::mem::replace(&mut entries, rest), told, acknowledged));
+        }
+        if acknowledged < self.ticket || batches.is_empty() {
+            let mut step = self.note(self.ticket, &entries, None, false, message.into_iter().collect());
+            step.last = Some(last);
+            self.undurable.push_back(step);
+            batches.extend(self.pieces(entries, last, self.ticket));
+        }
+        Some(batches)
+    }
+
+    /// What is written for one step that ends with `last`. Only the last piece is reported as the step.
+    fn pieces(&self, entries: Vec<Entry>, last: u64, ticket: u64) -> Vec<Batch> {
+        let mut batches = Vec::new();
+        let (mut piece, mut bytes) = (Vec::new(), 0);
+        for entry in entries {
+            bytes += weight(&entry);
+            let (index, is_full) = (entry.index, bytes >= self.piece_bytes);
+            piece.push(entry);
+            if is_full && index < last {
+                batches.push(self.batch(0, std::mem::take(&mut piece), index));
+                bytes = 0;
+            }
+        }
+        batches.push(self.batch(ticket, piece, last));
+        batches
     }
 
     pub(super) fn holds_unwritten(&self) -> bool {

@@ -52,6 +52,22 @@ impl Member {
             || self.probe_behind_received(message.from, message.reject_hint)
     }
 
+    /// An acknowledgement that comes while the leader asks behind what its sender has received is of some time ago. The library would go
+    /// back to what it confirms, which may be gone from this log.
+    pub(super) fn keep_to_received(&mut self, message: &Message) {
+        if !is_acknowledgement(message) || message.term != self.term() || !self.is_leader() {
+            return;
+        }
+        let last = self.node.store().last();
+        let Some(received) = self.received.get(&message.from).map(|received| last.min(*received)) else { return };
+        let Some(progress) = self.node.raft.mut_prs().get_mut(message.from) else { return };
+        if progress.state == ProgressState::Probe && (progress.matched + 1..received).contains(&message.index) {
+            let next = progress.next_idx.max(received + 1);
+            progress.become_replicate();
+            progress.next_idx = next;
+        }
+    }
+
     /// As leader: sends what comes after all that a member has received, of which it has `has_until` still. `false`: it has
     /// received nothing beyond what it has confirmed.
     pub(super) fn probe_behind_received(&mut self, id: u64, has_until: u64) -> bool {

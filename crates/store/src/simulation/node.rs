@@ -115,6 +115,7 @@ impl Node {
             checkpoint_log_bytes: 15_000,
             log_entries_kept: 30,
             log_entries_waiting_max: waiting_max,
+            piece_bytes: 500,
             reserve_bytes: 20_000,
             ..Config::default()
         };

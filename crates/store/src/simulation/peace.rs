@@ -23,7 +23,7 @@ const WRITES_MIN: u64 = 30;
 impl World {
     /// All faults end: every disk is well, every member that belongs to the cluster is up.
     pub(super) fn make_peace(&mut self) {
-        self.faults.enabled = false;
+        (self.faults.enabled, self.are_busy) = (false, false);
         self.faults.heal();
         self.clients.purpose = Purpose::Calm;
         let ids: Vec<u64> = self.nodes.keys().copied().collect();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{Clock, ManualClock, Rng};
+use base::{Clock, ManualClock, Rng, SeededRng};
 use bytes::Bytes;
 
 use super::clients::Clients;
@@ -19,6 +19,9 @@ use crate::cluster::{frame_for, receive};
 use crate::config::Config;
 use crate::driver::{CheckpointReport, Message, Output, RAFT_TICK};
 use crate::log_worker::LogRequest;
+
+/// What a checkpoint takes at least.
+const CHECKPOINT_MIN: Duration = Duration::from_millis(20);
 
 /// What happens at a time.
 pub(super) enum Event {
@@ -79,6 +82,11 @@ pub(super) struct World {
     pub(super) broken: Broken,
     /// How many entries may wait for a disk.
     waiting_max: u64,
+    /// What a checkpoint takes, at most.
+    pub(super) checkpoint_max: Duration,
+    /// Members take several messages in one turn now and then.
+    pub(super) are_busy: bool,
+    pace: SeededRng,
     seed: u64,
     founders: Vec<u64>,
     /// Who leads or led last, and in which term.
@@ -103,6 +111,9 @@ impl World {
             watchers: (0..3).map(|_| Watcher::new()).collect(),
             broken,
             waiting_max,
+            checkpoint_max: CHECKPOINT_MIN,
+            are_busy: false,
+            pace: SeededRng::new(seed ^ 0xbace),
             seed,
             founders,
             last_leader: (0, 0),
@@ -240,8 +251,11 @@ impl World {
         self.pump(id)
     }
 
-    /// Carries out what a member wants, and looks at what it shows.
+    /// Carries out what a member wants, and looks at what it shows. One that is busy does so later.
     fn pump(&mut self, id: u64) -> Result<(), String> {
+        if self.are_busy && self.pace.below(3) == 0 {
+            return Ok(());
+        }
         let now = self.now();
         let Some(node) = self.nodes.get_mut(&id).filter(|node| node.paused_until <= now) else { return Ok(()) };
         let Some(running) = node.running.as_mut() else { return Ok(()) };
@@ -270,7 +284,9 @@ impl World {
             Output::Discard { file } => remove_if_there(&node.disk, &file),
             Output::Checkpoint(job) => {
                 running.checkpoint = Some(job);
-                self.schedule(Duration::from_millis(20), Event::Checkpoint { node: id, life });
+                let more = self.checkpoint_max.saturating_sub(CHECKPOINT_MIN).as_millis() as u64;
+                let more = Duration::from_millis(self.pace.below(more + 1));
+                self.schedule(CHECKPOINT_MIN + more, Event::Checkpoint { node: id, life });
             }
             Output::Send { to, frame } => {
                 for delay in self.faults.arrivals(id, to, now) {
@@ -296,7 +312,7 @@ impl World {
         }
     }
 
-    /// The log takes all that waits, and is done after a sync.
+    /// The log takes all that waits, of a member that is busy perhaps not, and is done after a sync.
     fn begin_write(&mut self, id: u64) {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let (sync, life) = (node.sync, node.life);
@@ -304,7 +320,9 @@ impl World {
         if running.writing.is_some() || running.queue.is_empty() {
             return;
         }
-        running.writing = Some(running.queue.drain(..).collect());
+        let all = running.queue.len();
+        let some = if self.are_busy { 1 + self.pace.below(all as u64) as usize } else { all };
+        running.writing = Some(running.queue.drain(..some).collect());
         if sync != Duration::MAX {
             self.schedule(sync, Event::Written { node: id, life });
         }
