@@ -112,6 +112,11 @@ impl AccessControl {
         Ok(Self { store, rules, tokens, passwords, trusts_common_names })
     }
 
+    /// The names in certificates say who calls.
+    pub(crate) fn heeds_common_names(&self) -> bool {
+        self.trusts_common_names && self.rules().enabled
+    }
+
     /// The rules as they are here now.
     pub(crate) fn rules(&self) -> Arc<Rules> {
         let policy = self.store.policy();

@@ -25,6 +25,7 @@ mod bolt;
 mod cluster_service;
 mod database;
 mod downgrade;
+mod gateway;
 mod grpc_figures;
 pub mod ids;
 mod kv_service;

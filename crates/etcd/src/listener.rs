@@ -26,6 +26,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use crate::access::Caller;
 use crate::auth_service::AuthService;
 use crate::cluster_service::ClusterService;
+use crate::gateway;
 use crate::grpc_figures::{CountedRequest, count_request, count_response};
 use crate::kv_service::KvService;
 use crate::lease_service::LeaseService;
@@ -226,8 +227,30 @@ impl EtcdServer {
         let content_type = request.headers().get(http::header::CONTENT_TYPE);
         if !content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
             let (method, uri) = (request.method(), request.uri());
+            if grpc && self.member.settings.json_gateway && gateway::route(uri.path()).is_some() {
+                return self.answer_json(request, common_name).await;
+            }
             return plain_http::answer(&self.member, method, uri.path(), uri.query()).await;
         }
+        self.answer_grpc(request.map(Body::new), grpc, common_name).await
+    }
+
+    async fn answer_json(self, request: Request<Incoming>, common_name: Option<Arc<str>>) -> Response<Body> {
+        if common_name.is_some() && self.member.access.heeds_common_names() {
+            let refusal =
+                "CommonName of client sending a request against gateway will be ignored and not used as expected\n";
+            return plain_http::bad_request(refusal);
+        }
+        let bytes_max = self.member.settings.request_bytes_max + ENVELOPE_BYTES;
+        gateway::answer(self, request, bytes_max).await
+    }
+
+    pub(crate) async fn answer_grpc(
+        &mut self,
+        request: Request<Body>,
+        grpc: bool,
+        common_name: Option<Arc<str>>,
+    ) -> Response<Body> {
         let path = request.uri().path().to_owned();
         let call = if grpc { self.member.counters.grpc.begin(&path, request.headers()) } else { None };
         let request = count_request(request, call.clone());
@@ -237,7 +260,7 @@ impl EtcdServer {
     async fn answer_call(
         &mut self,
         path: &str,
-        mut request: Request<CountedRequest<Incoming>>,
+        mut request: Request<CountedRequest<Body>>,
         grpc: bool,
         common_name: Option<Arc<str>>,
     ) -> Response<Body> {

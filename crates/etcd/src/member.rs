@@ -39,6 +39,8 @@ pub struct Settings {
     pub request_bytes_max: usize,
     /// A watch that asked for progress notifications gets one after so much silence.
     pub progress_interval: Duration,
+    /// JSON over HTTP is answered, under `/v3/`.
+    pub json_gateway: bool,
     pub access: AccessSettings,
 }
 
@@ -52,6 +54,7 @@ impl Default for Settings {
             txn_operations_max: 128,
             request_bytes_max: 3 << 19,
             progress_interval: Duration::from_secs(600),
+            json_gateway: true,
             access: AccessSettings::default(),
         }
     }

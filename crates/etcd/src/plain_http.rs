@@ -113,6 +113,11 @@ async fn checks(member: &Member, all: &[&str], wanted: Option<&str>, query: Opti
     text(StatusCode::OK, TEXT, &format!("{}ok\n", if verbose { report.as_str() } else { "" }))
 }
 
+/// Refuses what cannot be meant.
+pub(crate) fn bad_request(reason: &str) -> Response<Body> {
+    text(StatusCode::BAD_REQUEST, TEXT, reason)
+}
+
 fn text(status: StatusCode, content_type: &'static str, body: &str) -> Response<Body> {
     let mut response = Response::new(Body::new(Full::from(body.to_owned())));
     *response.status_mut() = status;

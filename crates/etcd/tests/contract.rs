@@ -424,3 +424,61 @@ async fn probes_are_answered_on_the_same_port() {
     check("/metrics", "200", "etcd_server_has_leader 1\n").await;
     check("/other", "404", "404 page not found").await;
 }
+
+/// One request of HTTP/1.1; the answer until the server ends it, or until it holds `last`.
+async fn http(server: &Server, head: &str, body: &str, last: &str) -> String {
+    let mut stream = TcpStream::connect(&server.address).await.unwrap();
+    let length = body.len();
+    let request = format!("{head} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let text = |answer: &[u8]| String::from_utf8_lossy(answer).into_owned();
+    while stream.read_buf(&mut answer).await.unwrap() > 0 && (last.is_empty() || !text(&answer).contains(last)) {}
+    text(&answer)
+}
+
+#[tokio::test]
+async fn who_speaks_no_grpc_is_answered_in_json() {
+    let server = start().await;
+    let check = async |head: &str, body: &str, status: &str, found: &str| {
+        let answer = http(&server, head, body, "").await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(found), "{head} {body}: {answer}");
+    };
+    check("POST /v3/kv/put", r#"{"key":"YQ==","value":"MQ=="}"#, "200", r#""revision":"2""#).await;
+    let kvs =
+        r#""kvs":[{"key":"YQ==","create_revision":"2","mod_revision":"2","version":"1","value":"MQ=="}],"count":"1"}"#;
+    check("POST /v3/kv/range", r#"{"key":"YQ=="}"#, "200", kvs).await;
+    check("POST /v3beta/kv/range", r#"{"key":"YQ=="}"#, "200", kvs).await;
+    let txn =
+        r#"{"compare":[{"target":"VALUE","key":"YQ==","value":"MQ=="}],"success":[{"requestRange":{"key":"YQ=="}}]}"#;
+    check("POST /v3/kv/txn", txn, "200", r#""succeeded":true,"responses":[{"response_range":"#).await;
+    check("POST /v3/kv/put", "", "400", r#"{"code":3,"message":"etcdserver: key is not provided"}"#).await;
+    check("POST /v3/kv/put", "nonsense", "400", r#"{"code":3,"#).await;
+    let large = format!(r#"{{"key":"YQ==","value":"{}"}}"#, "A".repeat(5 << 20));
+    check("POST /v3/kv/put", &large, "429", r#"{"code":8,"#).await;
+    check("POST /v3/lease/revoke", r#"{"ID":"5"}"#, "404", "etcdserver: requested lease not found").await;
+    let lease = r#"{"ID":"7","TTL":"100"}"#;
+    check("POST /v3/lease/grant", lease, "200", r#""ID":"7","TTL":"100"}"#).await;
+    check("POST /v3/lease/keepalive", r#"{"ID":"7"}{"ID":"7"}"#, "200", r#"{"result":{"header":"#).await;
+    check("POST /v3/nosuch", "{}", "404", r#"{"code":5,"message":"Not Found"}"#).await;
+    check("GET /v3/kv/range", "", "501", r#"{"code":12,"message":"Method Not Allowed"}"#).await;
+    check("OPTIONS /v3/kv/range", "", "200", "access-control-allow-origin: *").await;
+    let watch = http(&server, "POST /v3/watch", r#"{"create_request":{"key":"dw=="}}"#, r#""create_revision":"#);
+    let mut kv = KvClient::new(server.channel.clone());
+    // What comes before the watch is there, it misses.
+    let write = async {
+        loop {
+            kv.put(put("w", "1")).await.unwrap();
+        }
+    };
+    let watched = tokio::select! {
+        watched = watch => watched,
+        () = write => unreachable!("writes for ever"),
+    };
+    assert!(watched.contains(r#"{"result":{"header":"#) && watched.contains(r#""created":true}}"#), "{watched}");
+    assert!(watched.contains(r#""kv":{"key":"dw==","create_revision":"#), "{watched}");
+
+    let settings = Settings { json_gateway: false, ..Settings::default() };
+    let without = start_as(Arc::new(SimDisk::new()), settings).await;
+    assert!(http(&without, "POST /v3/kv/put", "{}", "").await.starts_with("HTTP/1.1 404"));
+}

@@ -20,7 +20,7 @@ use tracing::{error, info};
 use crate::cli::parse_duration;
 use crate::etcd_access::{self, AccessArgs};
 use crate::etcd_cluster::{self, EtcdClusterArgs};
-use crate::etcd_ignored::IgnoredArgs;
+use crate::etcd_ignored::{IgnoredArgs, parse_bool};
 use crate::etcd_listen::{
     Bound, EtcdFlagsError, Listen, Maker, PeerTlsFiles, TlsFiles, bind_all, load_peer_tls, load_tls, parse_url,
     serve_all,
@@ -82,6 +82,9 @@ pub struct EtcdArgs {
     /// URLs for health and metrics alone.
     #[arg(long, action = ArgAction::Set, value_delimiter = ',', env = "ETCD_LISTEN_METRICS_URLS")]
     listen_metrics_urls: Vec<String>,
+    /// Answer JSON over HTTP, under /v3/.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = ArgAction::Set, value_parser = parse_bool, env = "ETCD_ENABLE_GRPC_GATEWAY")]
+    enable_grpc_gateway: bool,
     /// debug, info, warn or error.
     #[arg(long, default_value = "info", value_parser = LOG_LEVELS, env = "ETCD_LOG_LEVEL")]
     log_level: String,
@@ -318,6 +321,7 @@ fn server_settings(args: &EtcdArgs) -> Result<Settings, EtcdFlagsError> {
             value: interval.clone(),
             reason: "expected a duration such as 5s",
         })?,
+        json_gateway: args.enable_grpc_gateway,
         access: etcd_access::settings(&args.access, args.tls.client_cert_auth)?,
     })
 }

@@ -134,7 +134,8 @@ fn check_duration(text: &str) -> Result<(), &'static str> {
 }
 
 /// In Go's words.
-fn parse_bool(text: &str) -> Result<bool, &'static str> {
+/// As etcd reads switches.
+pub fn parse_bool(text: &str) -> Result<bool, &'static str> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
