@@ -1,8 +1,6 @@
 //! Some thousand seeds of the simulation for every change; `cargo run -p store --example simulate -- FROM TO` runs more of them.
 //! The negative controls break a rule on purpose: the same oracles must notice.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::ops::Range;
 
 use store::simulation::{

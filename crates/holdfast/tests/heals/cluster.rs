@@ -20,7 +20,14 @@ impl Cluster {
             "a cluster runs on this machine; stop it with `holdfast down` first"
         );
         let cluster = Self;
-        println!("{}", cluster.start());
+        match std::panic::catch_unwind(|| cluster.start()) {
+            Ok(said) => println!("{said}"),
+            Err(panic) => {
+                // It may have begun.
+                cluster.down();
+                std::panic::resume_unwind(panic);
+            }
+        }
         cluster
     }
 
