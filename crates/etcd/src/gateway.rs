@@ -8,11 +8,11 @@ use std::convert::Infallible;
 use std::sync::LazyLock;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use futures::stream;
+use futures::{StreamExt as _, stream};
 use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited, StreamBody};
-use hyper::body::{Body as HttpBody, Frame};
+use hyper::body::{Frame, Incoming};
 use prost::Message as _;
 use prost_reflect::{
     DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions,
@@ -83,11 +83,7 @@ pub(crate) fn route(path: &str) -> Option<&str> {
 }
 
 /// Answers a request whose path is for the gateway. `bytes_max`: of a message.
-pub(crate) async fn answer<B>(server: EtcdServer, request: Request<B>, bytes_max: usize) -> Response<Body>
-where
-    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: std::error::Error + Send + Sync + 'static,
-{
+pub(crate) async fn answer(server: EtcdServer, request: Request<Incoming>, bytes_max: usize) -> Response<Body> {
     let mut response = if request.method() == Method::OPTIONS {
         Response::new(Body::default())
     } else {
@@ -114,32 +110,19 @@ fn find_method(path: &str) -> Option<MethodDescriptor> {
     service.methods().find(|method| method.name() == name)
 }
 
-async fn call<B>(
+async fn call(
     mut server: EtcdServer,
     method: MethodDescriptor,
-    request: Request<B>,
+    request: Request<Incoming>,
     bytes_max: usize,
-) -> Response<Body>
-where
-    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: std::error::Error + Send + Sync + 'static,
-{
+) -> Response<Body> {
     let (head, body) = request.into_parts();
+    let gone = CancellationToken::new();
+    let guard = gone.clone().drop_guard();
     // In JSON it takes more.
-    let (json_max, gone) = (bytes_max.saturating_mul(2), CancellationToken::new());
-    let body = if method.is_client_streaming() {
-        let values = Values { body, buffer: BytesMut::new(), message: method.input(), json_max };
-        // Who has sent all that it wants to watch is told of it until it goes.
-        let stay = (method.name() == "Watch").then(|| gone.clone());
-        Body::new(StreamBody::new(values.into_frames(stay)))
-    } else {
-        match Limited::new(body, json_max).collect().await {
-            Err(error) => return refuse(&Status::resource_exhausted(error.to_string())),
-            Ok(json) => match encode(&method.input(), &json.to_bytes()) {
-                Err(status) => return refuse(&status),
-                Ok(message) => Body::new(Full::new(message)),
-            },
-        }
+    let body = match messages(&method, body, bytes_max.saturating_mul(2), gone).await {
+        Ok(body) => body,
+        Err(status) => return refuse(&status),
     };
     let mut request = Request::new(body);
     *request.method_mut() = Method::POST;
@@ -152,32 +135,38 @@ where
         return refuse(&status);
     }
     let mut answers = Answers { body: response.into_body(), buffer: BytesMut::new(), message: method.output() };
+    // Whether a stream is refused shows with its first answer.
+    let first = answers.next().await;
     if !method.is_server_streaming() {
-        return match answers.next().await {
+        return match first {
             Some(Ok(json)) => reply(StatusCode::OK, Body::new(Full::new(json.into()))),
             Some(Err(status)) => refuse(&status),
             None => refuse(&Status::internal("no answer")),
         };
     }
-    // Whether it is refused shows with the first answer.
-    match answers.next().await {
-        None => reply(StatusCode::OK, Body::default()),
-        Some(Err(status)) => {
-            reply(status_code(status.code()), Body::new(Full::new(line("error", &error_json(&status)))))
-        }
-        Some(Ok(first)) => {
-            let guard = gone.drop_guard();
-            let lines = stream::unfold((Some(Ok(first)), answers), |(ready, mut answers)| async move {
-                let next = if ready.is_some() { ready } else { answers.next().await };
-                let line = match next? {
-                    Ok(json) => line("result", &json),
-                    Err(status) => line("error", &error_json(&status)),
-                };
-                Some((Ok::<_, Infallible>(Frame::data(line)), (None, answers)))
-            });
-            reply(StatusCode::OK, Body::new(StreamBody::new(Guarded { stream: Box::pin(lines), _guard: guard })))
-        }
+    let code = first.as_ref().and_then(|first| first.as_ref().err()).map_or(Code::Ok, Status::code);
+    let rest = stream::unfold((answers, guard), |(mut answers, guard)| async move {
+        Some((answers.next().await?, (answers, guard)))
+    });
+    let lines = stream::iter(first).chain(rest).map(|answer| Ok::<_, Infallible>(Frame::data(line(answer))));
+    reply(status_code(code), Body::new(StreamBody::new(lines)))
+}
+
+/// What the client sends, as the body of the call. A stream stays open until `gone` where the answer outlives the questions.
+async fn messages(
+    method: &MethodDescriptor,
+    body: Incoming,
+    json_max: usize,
+    gone: CancellationToken,
+) -> Result<Body, Status> {
+    if method.is_client_streaming() {
+        let values = Values { body, buffer: BytesMut::new(), message: method.input(), json_max };
+        // Who has sent all that it wants to watch is told of it until it goes.
+        return Ok(Body::new(StreamBody::new(values.into_frames((method.name() == "Watch").then_some(gone)))));
     }
+    let json = Limited::new(body, json_max).collect().await;
+    let json = json.map_err(|error| Status::resource_exhausted(error.to_string()))?;
+    Ok(Body::new(Full::new(encode(&method.input(), &json.to_bytes())?)))
 }
 
 /// Headers of the call: whom the caller says to be, and what it names metadata.
@@ -226,18 +215,14 @@ fn decode(message: &MessageDescriptor, bytes: Bytes) -> Result<Vec<u8>, Status> 
 }
 
 /// JSON values that a client sends one after the other.
-struct Values<B> {
-    body: B,
+struct Values {
+    body: Incoming,
     buffer: BytesMut,
     message: MessageDescriptor,
     json_max: usize,
 }
 
-impl<B> Values<B>
-where
-    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: std::error::Error + Send + Sync + 'static,
-{
+impl Values {
     /// The next one as a message in its frame.
     async fn next(&mut self) -> Option<Result<Bytes, Status>> {
         loop {
@@ -266,7 +251,7 @@ where
     fn into_frames(
         self,
         stay: Option<CancellationToken>,
-    ) -> impl futures::Stream<Item = Result<Frame<Bytes>, Status>> + Send + use<B> {
+    ) -> impl futures::Stream<Item = Result<Frame<Bytes>, Status>> + Send {
         stream::unfold((self, stay), |(mut values, stay)| async move {
             let Some(value) = values.next().await else {
                 if let Some(stay) = stay {
@@ -310,25 +295,12 @@ impl Answers {
     }
 }
 
-/// A stream at whose end, or when nobody wants it any more, somebody is told.
-struct Guarded<S> {
-    stream: std::pin::Pin<Box<S>>,
-    _guard: tokio_util::sync::DropGuard,
-}
-
-impl<S: futures::Stream> futures::Stream for Guarded<S> {
-    type Item = S::Item;
-
-    fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<S::Item>> {
-        self.stream.as_mut().poll_next(cx)
-    }
-}
-
-fn line(kind: &str, json: &[u8]) -> Bytes {
-    [format!("{{\"{kind}\":").as_bytes(), json, b"}\n"].concat().into()
+fn line(answer: Result<Vec<u8>, Status>) -> Bytes {
+    let (kind, json) = match answer {
+        Ok(json) => ("result", json),
+        Err(status) => ("error", error_json(&status)),
+    };
+    [format!("{{\"{kind}\":").as_bytes(), &json, b"}\n"].concat().into()
 }
 
 fn error_json(status: &Status) -> Vec<u8> {

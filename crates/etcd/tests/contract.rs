@@ -410,11 +410,7 @@ async fn a_saved_snapshot_brings_everything_back() {
 async fn probes_are_answered_on_the_same_port() {
     let server = start().await;
     let check = async |path: &str, status: &str, body: &str| {
-        let mut stream = TcpStream::connect(&server.address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
+        let answer = http(&server, &format!("GET {path}"), "", "").await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(body), "{path}: {answer}");
     };
     check("/health", "200", r#"{"health":"true","reason":""}"#).await;

@@ -146,6 +146,19 @@ pub fn run_slow_disk(seed: u64, broken: Broken) -> Result<Figures, String> {
     })
 }
 
+/// Of three members the one that is neither of these is lost: writes go on, and there is peace.
+fn ends_without_another(mut world: World, others: [u64; 2]) -> Result<Figures, String> {
+    let lost = (1..=3).find(|id| !others.contains(id)).unwrap_or(others[1]);
+    world.crash(lost, Duration::from_secs(4));
+    world.run_for(Duration::from_secs(1))?;
+    world.expect_speed(Some(Duration::from_millis(60)));
+    world.run_for(Duration::from_secs(2))?;
+    world.expect_speed(None);
+    world.make_peace();
+    world.settle(Duration::from_secs(12))?;
+    world.finish()
+}
+
 /// Three members, and the disk of one is stuck for so long that its log is left behind, while the leader is told now and then that
 /// messages to it were lost. Nobody may notice, and when the disk is back, that member must be as good as any: another
 /// one is lost, and writes go on. `Err`: what an oracle found.
@@ -167,15 +180,7 @@ pub fn run_long_stuck_disk(seed: u64, broken: Broken) -> Result<Figures, String>
         if (world.figures.returns, snapshots) != (1, 0) {
             return Err(format!("{} returns to the log, {snapshots} snapshots", world.figures.returns));
         }
-        let lost = (1..=3).find(|id| ![stuck, leader].contains(id)).unwrap_or(leader);
-        world.crash(lost, Duration::from_secs(4));
-        world.run_for(Duration::from_secs(1))?;
-        world.expect_speed(Some(Duration::from_millis(60)));
-        world.run_for(Duration::from_secs(2))?;
-        world.expect_speed(None);
-        world.make_peace();
-        world.settle(Duration::from_secs(12))?;
-        world.finish()
+        ends_without_another(world, [stuck, leader])
     })
 }
 
@@ -206,15 +211,7 @@ pub fn run_slow_return(seed: u64, broken: Broken) -> Result<Figures, String> {
         world.run_for(Duration::from_secs(4))?;
         world.expect_speed(None);
         let leader = world.leader();
-        let lost = (1..=3).find(|id| ![slow, leader].contains(id)).unwrap_or(leader);
-        world.crash(lost, Duration::from_secs(4));
-        world.run_for(Duration::from_secs(1))?;
-        world.expect_speed(Some(Duration::from_millis(60)));
-        world.run_for(Duration::from_secs(2))?;
-        world.expect_speed(None);
-        world.make_peace();
-        world.settle(Duration::from_secs(12))?;
-        world.finish()
+        ends_without_another(world, [slow, leader])
     })
 }
 

@@ -129,15 +129,9 @@ impl Member {
             let rest = entries.split_off(usize::try_from(told - index).unwrap_or(usize::MAX));
             let said = message.take_if(|message| message.index <= told);
             self.acknowledged += usize::from(self.acknowledged == self.undurable.len());
-            self.undurable.push_back(Undurable {
-                ticket: acknowledged,
-                last: Some(told),
-                entries: 0,
-                bytes: 0,
-                snapshot: None,
-                is_written: false,
-                messages: said.into_iter().collect(),
-            });
+            let mut step = self.note(acknowledged, &[], None, false, said.into_iter().collect());
+            step.last = Some(told);
+            self.undurable.push_back(step);
             batches.extend(self.pieces(std::mem::replace(&mut entries, rest), told, acknowledged));
         }
         if acknowledged < self.ticket || batches.is_empty() {
